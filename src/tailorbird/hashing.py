@@ -1,0 +1,32 @@
+"""Keyed hashes: holdout arms, seeds, ids and suppressed identifiers.
+
+BLAKE2b (RFC 7693) with the installation's secret as key: equal on every door and machine that holds
+the secret, and not to be guessed or reversed by dictionary without it.
+"""
+
+import hashlib
+import hmac
+
+UNIT_BITS = 53  # A double holds 53 bits exactly, so every value of the unit interval is reachable.
+
+
+def digest(secret: bytes, *parts: str, size: int = 16) -> bytes:
+    """Return `size` bytes (1 to 64) of the keyed hash of `parts`; parts cannot run into one another."""
+    return hashlib.blake2b(
+        "\x1f".join(parts).encode("utf-8", "surrogatepass"), digest_size=size, key=secret
+    ).digest()
+
+
+def token(secret: bytes, *parts: str, size: int = 16) -> str:
+    """Return the keyed hash of `parts` as `2 * size` hexadecimal characters."""
+    return digest(secret, *parts, size=size).hex()
+
+
+def unit_interval(secret: bytes, *parts: str) -> float:
+    """Return a number in [0, 1), uniform over inputs, fixed for given `secret` and `parts`."""
+    return (int.from_bytes(digest(secret, *parts, size=8), "big") >> (64 - UNIT_BITS)) / (1 << UNIT_BITS)
+
+
+def is_same(left: str, right: str) -> bool:
+    """Compare two secrets in constant time."""
+    return hmac.compare_digest(left.encode(), right.encode())

@@ -1,0 +1,53 @@
+"""Every limit in one place: what, how much, and why that number."""
+
+from typing import Final
+
+# --- the event door (Segment's published limits, so that no client meets a surprise) ---
+EVENT_BYTES_MAX: Final = 32 * 1024
+BATCH_BYTES_MAX: Final = 500 * 1024
+BATCH_EVENTS_MAX: Final = 2_500
+MESSAGE_ID_LENGTH_MAX: Final = 100
+IDENTIFIER_LENGTH_MAX: Final = 500  # Segment's cap on group ids; no real id is longer.
+EVENT_NAME_LENGTH_MAX: Final = 500
+NESTING_MAX: Final = 32  # Deeper JSON is an attack, not an event; Segment's own spec uses four levels.
+CLOCK_SKEW_MAX_SECONDS: Final = 60.0  # A corrected time may lie this far in the future; then it is capped.
+DEDUPLICATION_DAYS: Final = 2  # Days kept, the present one included: at least 24 h back at any moment.
+
+# --- every door ---
+BODY_BYTES_MAX: Final = 8 * 1024 * 1024  # 1,000 items of 8 KiB, the largest legitimate request.
+HEADER_BYTES_MAX: Final = 64 * 1024  # What nginx and uvicorn allow together; cookies are the bulk.
+DECOMPRESSION_RATIO_MAX: Final = 100  # JSON compresses 5 to 20 times; a bomb 1,000 times.
+CONNECTIONS_MAX: Final = 10_000  # File descriptors of a usual process, less what the stores need.
+PLACEMENTS_PER_REQUEST_MAX: Final = 50  # The busiest real page has some twenty.
+COUNT_MAX: Final = 200  # Items in one list; more is a catalogue page, not a recommendation.
+REQUEST_ITEMS_MAX: Final = 1_000  # `exclude` and `candidates` of one placement in a request.
+ITEMS_PER_CALL_MAX: Final = 1_000
+PAGE_SIZE_MAX: Final = 1_000
+
+# --- the log ---
+PENDING_BYTES_MAX: Final = 64 * 1024 * 1024  # Not yet synced: some 100,000 events; past it, 429.
+SEGMENT_BYTES: Final = 64 * 1024 * 1024  # One read in a second; erasure rewrites whole segments.
+
+# --- state ---
+CHECKPOINT_SECONDS: Final = 5.0  # At 15,000 events/s some 75,000 are folded again after a crash: 1.5 s.
+CHECKPOINT_SLICE: Final = 40  # Profiles encoded per turn of the event loop: about 0.4 ms.
+RECENT_EVENTS_MAX: Final = 50  # The ring of a profile; sequence models gain little past fifty.
+COUNTER_KEYS_MAX: Final = 64  # Event types and categories counted per profile; the least used goes.
+TRAITS_MAX: Final = 300  # Segment Unify's own cap on traits.
+TRAITS_BYTES_MAX: Final = 16 * 1024  # One visitor's traits; half an event of the largest size.
+LINKS_MAX: Final = 100  # Identifiers and merges of one profile, as Segment Unify: more is a bot.
+PURCHASES_MAX: Final = 500  # Items remembered as bought; the oldest goes.
+OPEN_DECISIONS_MAX: Final = 50  # Per profile, waiting for an exposure or outcome to be joined.
+IMPRESSIONS_MAX: Final = 100  # Times shown, per profile and placement, for frequency caps.
+CATALOGUE_ITEMS_MAX: Final = 200_000  # Some 200 MiB in memory; past it, another catalogue store.
+PLACEMENTS_MAX: Final = 1_000
+VARIANTS_MAX: Final = 100  # Exact propensities at 100 arms cost about half a millisecond.
+COVISITS_PER_ITEM_MAX: Final = 64  # Neighbours kept an item; lists are ten long.
+ITEM_BYTES_MAX: Final = 8 * 1024
+RULE_LENGTH_MAX: Final = 2_000  # Characters of a CEL expression.
+RULES_MAX: Final = 100
+
+# --- decide ---
+DEADLINE_MS_DEFAULT: Final = 50.0
+DEADLINE_MS_MAX: Final = 5_000.0
+REFRESH_UPDATES: Final = 256  # Popularity is ranked again after so many counted events.

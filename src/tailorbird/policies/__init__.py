@@ -1,0 +1,1 @@
+"""Policies: pure functions from sums of what was seen to probabilities over arms."""

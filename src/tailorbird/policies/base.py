@@ -1,0 +1,46 @@
+"""What every policy shares: the sums that it learns from.
+
+A policy answers one question: given these sums, with what probability is each arm to be shown? It
+draws nothing and keeps nothing. Sums of two logs add up to the sums of both, in any order.
+"""
+
+import msgspec
+
+
+class ArmSums(msgspec.Struct):
+    """What was seen of one arm: a commutative monoid under field-wise addition."""
+
+    decided: int = 0
+    """Times it was drawn."""
+    exposed: int = 0
+    """Of those, times that it was reported as shown."""
+    rewarded_decided: int = 0
+    """Decisions whose goal was reached, shown or not."""
+    rewarded_exposed: int = 0
+    """Of the exposed decisions, those whose goal was reached."""
+    value: float = 0.0
+    """Sum of the values of the counted outcomes."""
+
+
+class PolicyState(msgspec.Struct):
+    """Sums by arm, with the number of changes they have seen (the policy's version)."""
+
+    arms: dict[str, ArmSums] = {}
+    version: int = 0
+
+
+def trials(state: PolicyState, arms: tuple[str, ...], learn_from: str) -> list[tuple[int, int]]:
+    """Return (trials, successes) for each arm; an arm that was never seen has (0, 0).
+
+    With `learn_from` "auto" the trials are exposures as soon as one exposure of any arm is known, so
+    that a site that never reports exposures still learns, and one that does is not misled by
+    decisions that nobody saw.
+    """
+    by_exposure = learn_from == "exposures" or (
+        learn_from == "auto" and any(sums.exposed for sums in state.arms.values())
+    )
+    nothing = ArmSums()
+    seen = [state.arms.get(arm, nothing) for arm in arms]
+    if by_exposure:
+        return [(sums.exposed, sums.rewarded_exposed) for sums in seen]
+    return [(sums.decided, sums.rewarded_decided) for sums in seen]

@@ -1,0 +1,1 @@
+"""Records that pass between rooms: frozen structs, constraints in the annotation."""
