@@ -1,15 +1,15 @@
 """Every error that Tailorbird raises on purpose, ordered by what the caller does about it.
 
-    TailorbirdError
-    ├── InvalidInputError      the request can never succeed: mend it (HTTP 400)
-    ├── UnauthorizedError      no key, or an unknown one (401)
-    ├── ForbiddenError         the key may not do this (403)
-    ├── NotFoundError          nothing is known by that name (404)
-    ├── ConflictError          the thing changed, or is busy (409)
-    ├── OverloadedError        retry after a while (429)
-    ├── StorageError           the disk refused; retry after a while (503)
-    ├── CorruptLogError        bytes on disk do not match their checksum
-    └── ConfigurationError     start-up stops: the file, key and rule are named (exit code 2)
+TailorbirdError
+├── InvalidInputError      the request can never succeed: mend it (HTTP 400)
+├── UnauthorizedError      no key, or an unknown one (401)
+├── ForbiddenError         the key may not do this (403)
+├── NotFoundError          nothing is known by that name (404)
+├── ConflictError          the thing changed, or is busy (409)
+├── OverloadedError        retry after a while (429)
+├── StorageError           the disk refused; retry after a while (503)
+├── CorruptLogError        bytes on disk do not match their checksum
+└── ConfigurationError     start-up stops: the file, key and rule are named (exit code 2)
 """
 
 from typing import Any, NamedTuple

@@ -10,13 +10,12 @@ MESSAGE_ID_LENGTH_MAX: Final = 100
 IDENTIFIER_LENGTH_MAX: Final = 500  # Segment's cap on group ids; no real id is longer.
 EVENT_NAME_LENGTH_MAX: Final = 500
 NESTING_MAX: Final = 32  # Deeper JSON is an attack, not an event; Segment's own spec uses four levels.
-CLOCK_SKEW_MAX_SECONDS: Final = 60.0  # A corrected time may lie this far in the future; then it is capped.
 DEDUPLICATION_DAYS: Final = 2  # Days kept, the present one included: at least 24 h back at any moment.
 
 # --- every door ---
 BODY_BYTES_MAX: Final = 8 * 1024 * 1024  # 1,000 items of 8 KiB, the largest legitimate request.
 HEADER_BYTES_MAX: Final = 64 * 1024  # What nginx and uvicorn allow together; cookies are the bulk.
-DECOMPRESSION_RATIO_MAX: Final = 100  # JSON compresses 5 to 20 times; a bomb 1,000 times.
+REQUEST_SECONDS_MAX: Final = 30.0  # A request must have arrived whole by then: slow clients hold a place.
 CONNECTIONS_MAX: Final = 10_000  # File descriptors of a usual process, less what the stores need.
 PLACEMENTS_PER_REQUEST_MAX: Final = 50  # The busiest real page has some twenty.
 COUNT_MAX: Final = 200  # Items in one list; more is a catalogue page, not a recommendation.
@@ -46,6 +45,10 @@ COVISITS_PER_ITEM_MAX: Final = 64  # Neighbours kept an item; lists are ten long
 ITEM_BYTES_MAX: Final = 8 * 1024
 RULE_LENGTH_MAX: Final = 2_000  # Characters of a CEL expression.
 RULES_MAX: Final = 100
+
+DIRTY_MAX: Final = 200_000  # Changed entries not yet committed, some 500 MiB; past it, 429.
+REBUILD_CHECKPOINT_RECORDS: Final = 20_000  # Folded between two commits of a rebuild: bounds its memory.
+REJECTS_BYTES_MAX: Final = 1024 * 1024 * 1024  # Refused events kept since the start; past it they are counted only.
 
 # --- decide ---
 DEADLINE_MS_DEFAULT: Final = 50.0

@@ -1,0 +1,1 @@
+"""Admin: what is stored, as JSON for people and dashboards; no maths here."""

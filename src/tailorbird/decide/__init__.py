@@ -1,0 +1,1 @@
+"""Decide: one cascade from a request to an answer; every exit has a reason."""

@@ -1,0 +1,1 @@
+"""Measure: from sums over visitors to what personalization earned against the holdout."""

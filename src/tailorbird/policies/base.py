@@ -32,8 +32,8 @@ class PolicyState(msgspec.Struct):
 def trials(state: PolicyState, arms: tuple[str, ...], learn_from: str) -> list[tuple[int, int]]:
     """Return (trials, successes) for each arm; an arm that was never seen has (0, 0).
 
-    With `learn_from` "auto" the trials are exposures as soon as one exposure of any arm is known, so
-    that a site that never reports exposures still learns, and one that does is not misled by
+    With `learn_from` "auto" the trials are exposures as soon as one exposure of any arm is known,
+    so that a site that never reports exposures still learns, and one that does is not misled by
     decisions that nobody saw.
     """
     by_exposure = learn_from == "exposures" or (
@@ -44,3 +44,49 @@ def trials(state: PolicyState, arms: tuple[str, ...], learn_from: str) -> list[t
     if by_exposure:
         return [(sums.exposed, sums.rewarded_exposed) for sums in seen]
     return [(sums.decided, sums.rewarded_decided) for sums in seen]
+
+
+def decided(state: PolicyState, arm: str) -> None:
+    """Count that a decision drew `arm`.
+
+    Of each decision this, `exposed` and `rewarded` are to be counted at most once each; in whatever
+    order they come, the sums are the same.
+    """
+    _sums(state, arm).decided += 1
+
+
+def exposed(state: PolicyState, arm: str, *, is_rewarded: bool) -> None:
+    """Count that a decision for `arm` was shown; `is_rewarded`: its goal is already counted."""
+    sums = _sums(state, arm)
+    sums.exposed += 1
+    sums.rewarded_exposed += is_rewarded
+
+
+def rewarded(state: PolicyState, arm: str, *, is_exposed: bool, value: float) -> None:
+    """Count that a decision for `arm` reached its goal; `is_exposed`: its exposure is counted.
+
+    `value` is what the outcome is worth, in the unit of the goal.
+    """
+    sums = _sums(state, arm)
+    sums.rewarded_decided += 1
+    sums.rewarded_exposed += is_exposed
+    sums.value += value
+
+
+def merged(a: PolicyState, b: PolicyState) -> PolicyState:
+    """Return the sums of both, as if one had seen all that either saw; neither is changed."""
+    nothing = ArmSums()
+    arms = {
+        arm: _added(a.arms.get(arm, nothing), b.arms.get(arm, nothing)) for arm in a.arms | b.arms
+    }
+    return PolicyState(arms, a.version + b.version)
+
+
+def _added(a: ArmSums, b: ArmSums) -> ArmSums:
+    return ArmSums(*(getattr(a, name) + getattr(b, name) for name in ArmSums.__struct_fields__))
+
+
+def _sums(state: PolicyState, arm: str) -> ArmSums:
+    """Return the sums of `arm`, to be changed: the state is one version on."""
+    state.version += 1
+    return state.arms.setdefault(arm, ArmSums())

@@ -1,0 +1,1 @@
+"""Process: the fold of the log into profiles, links, posteriors and readouts."""

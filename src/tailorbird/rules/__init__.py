@@ -1,0 +1,1 @@
+"""One sandboxed expression language for eligibility, goals and business rules."""

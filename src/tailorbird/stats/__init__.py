@@ -1,0 +1,1 @@
+"""Statistics: mergeable moments in, intervals out."""

@@ -1,0 +1,7 @@
+"""`python -m tailorbird`."""
+
+import sys
+
+from tailorbird.app.cli import main
+
+sys.exit(main())

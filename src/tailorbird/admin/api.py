@@ -1,0 +1,146 @@
+"""Views of what is stored: a person, a decision, a placement's policy, refused events."""
+
+from typing import Any
+
+import msgspec
+
+from tailorbird.clock import format_time
+from tailorbird.features.view import LAYOUT_VERSION, features, primary_interest
+from tailorbird.live.profiles import holdout_position
+from tailorbird.live.world import ALL_PLACEMENTS, World
+from tailorbird.policies.base import PolicyState, trials
+from tailorbird.policies.thompson import posterior
+from tailorbird.policies.union import probabilities
+from tailorbird.schema.decision import LoggedDecision
+from tailorbird.schema.outcome import Mark
+from tailorbird.schema.placement import Placement, Thompson
+from tailorbird.schema.profile import Profile
+
+
+def profile_view(world: World, secret: bytes, profile: Profile, at: float) -> dict[str, Any]:
+    """Return everything that is known of a person, as of `at`."""
+    position = holdout_position(secret, profile.assignment_key)
+    return {
+        "profileId": profile.id,
+        "identifiers": [
+            {
+                "type": name.partition(":")[0],
+                "value": name.partition(":")[2],
+                "firstSeen": format_time(first),
+                "lastSeen": format_time(last),
+            }
+            for name, (first, last) in profile.identifiers.items()
+        ],
+        "links": [
+            {
+                "identifier": link.identifier,
+                "rule": link.rule,
+                "messageId": link.message_id,
+                "at": format_time(link.t),
+                "mergedProfile": link.merged or None,
+            }
+            for link in profile.links
+        ],
+        "traits": profile.traits,
+        "computedAttributes": {},
+        "features": features(profile, at),
+        "featureLayoutVersion": LAYOUT_VERSION,
+        "primaryInterest": primary_interest(profile, at),
+        "segments": [],
+        "recentEvents": [
+            {
+                "event": recent.event,
+                "timestamp": format_time(recent.t),
+                "item": recent.item or None,
+                "category": recent.category or None,
+            }
+            for recent in reversed(profile.recent)
+        ],
+        "purchases": list(profile.purchases),
+        "consent": profile.consent,
+        "globalPrivacyControl": profile.gpc,
+        "arm": "holdout" if position < world.holdout_share else "personalized",
+        "assignment": {
+            "key": profile.assignment_key,
+            "position": position,
+            "mergedArms": profile.is_arm_merged,
+        },
+        "firstSeen": format_time(profile.first_seen),
+        "lastSeen": format_time(profile.last_seen),
+        "version": profile.version,
+        "placements": {
+            key: {
+                "arm": at_placement.arm,
+                "decisions": at_placement.decisions,
+                "exposures": at_placement.exposures,
+                "outcomes": at_placement.outcomes,
+                "value": at_placement.value,
+            }
+            for key, at_placement in profile.placements.items()
+            if key != ALL_PLACEMENTS
+        },
+    }
+
+
+def decision_view(key: str, decision: LoggedDecision, mark: Mark | None) -> dict[str, Any]:
+    """Return a decision as it was made, and what became of it."""
+    view: dict[str, Any] = msgspec.to_builtins(decision)
+    view.pop("k", None)
+    return {
+        "decisionId": key,
+        "placement": decision.placement,
+        "at": format_time(decision.t),
+        "decidedAt": format_time(decision.r),
+        "profileId": decision.profile,
+        "arm": decision.holdout,
+        "reason": decision.reason,
+        "rung": decision.rung,
+        "policy": {"key": decision.policy, "version": str(decision.policy_version)},
+        "drawn": decision.arm,
+        "arms": [
+            {"id": arm, "probability": probability}
+            for arm, probability in zip(decision.arms, decision.probabilities, strict=True)
+        ],
+        "uniform": decision.seed,
+        "explored": decision.explored,
+        "choices": [
+            {
+                "id": choice.id,
+                "rank": rank,
+                "propensity": choice.propensity,
+                "score": choice.score,
+                "because": choice.because,
+            }
+            for rank, choice in enumerate(decision.choices, 1)
+        ],
+        "steps": msgspec.to_builtins(decision.steps),
+        "profileVersion": decision.profile_version,
+        "tookMs": decision.took_ms,
+        "timingsUs": decision.timings_us,
+        "exposedAt": _time(mark.exposed_at if mark else None),
+        "outcome": {"at": _time(mark.rewarded_at), "value": mark.value}
+        if mark is not None and mark.rewarded_at is not None
+        else None,
+    }
+
+
+def policy_view(placement: Placement, state: PolicyState | None) -> dict[str, Any]:
+    """Return what a placement's policy has learned, arm by arm."""
+    state = state or PolicyState(arms={})
+    arms = placement.arms
+    counted = trials(state, arms, placement.learn_from)
+    chances = probabilities(placement.policy, state, arms, placement.learn_from, None).tolist()
+    rows = []
+    for arm, (tries, successes), chance in zip(arms, counted, chances, strict=True):
+        row = {"id": arm, "trials": tries, "successes": successes, "probability": chance}
+        if isinstance(placement.policy, Thompson):
+            alpha, beta = posterior(placement.policy, state, arm, placement.learn_from)
+            row |= {"alpha": alpha, "beta": beta}
+        sums = state.arms.get(arm)
+        row |= {} if sums is None else {"sums": msgspec.to_builtins(sums)}
+        rows.append(row)
+    return {"placement": placement.key, "version": state.version, "arms": rows}
+
+
+def _time(t: float | None) -> str | None:
+    return None if t is None else format_time(t)

@@ -1,0 +1,331 @@
+"""The engine: one log, one fold, one world, and the order in which things happen.
+
+An event is written to the log, folded into the world, and acknowledged when it is durable. A decision
+is written and folded before it is answered, so it survives the death of the process; it becomes
+durable with the next event, and before any exposure or outcome that could refer to it. Everything is
+folded in the order of the log, at the moment it is written: so the world is always the fold of the
+log up to its end, and what was acknowledged is seen by the very next decision.
+
+Every few seconds a checkpoint commits the world with its offset; after a crash the fold goes on there.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+
+from tailorbird.clock import Clock
+from tailorbird.collect.collector import Accepted, Reject
+from tailorbird.decide.decider import Decider, Journal, Settings
+from tailorbird.errors import CorruptLogError, OverloadedError, StorageError
+from tailorbird.limits import DIRTY_MAX, REBUILD_CHECKPOINT_RECORDS, REJECTS_BYTES_MAX
+from tailorbird.live.decision_ids import decision_id, offset_of
+from tailorbird.live.seen import key_of
+from tailorbird.live.world import TABLES, World
+from tailorbird.process.worker import Fold
+from tailorbird.schema.decision import LoggedDecision
+from tailorbird.schema.events import LoggedEvent
+from tailorbird.schema.records import KINDS, LogRecord, decode, encode
+from tailorbird.stores.log import Log
+from tailorbird.stores.segments import SegmentLog
+from tailorbird.stores.sqlite import SqliteState
+
+logger = logging.getLogger("tailorbird")
+
+_EVENT_KIND = KINDS[LoggedEvent]
+_encoder = msgspec.json.Encoder()
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What the engine is told by the configuration."""
+
+    secret: bytes
+    holdout_share: float = 0.1
+    gpc_opts_out: bool = True
+    cache_bytes: int = 256 * 1024 * 1024
+    checkpoint_seconds: float = 5.0
+    seed: int | None = None
+
+
+class Engine:
+    """Everything of one installation that lives in this process."""
+
+    def __init__(self, folder: Path, options: Options, clock: Clock) -> None:
+        self.folder = folder
+        self.options = options
+        self.clock = clock
+        folder.mkdir(parents=True, exist_ok=True)
+        self.log: Log = SegmentLog(folder / "log")
+        self.rejects: Log = SegmentLog(folder / "rejects")
+        settings = Settings(options.holdout_share, options.gpc_opts_out)
+        journal = Journal(self.record_decision, self.find_decision)
+        self.decider = Decider(options.secret, clock, settings, journal, options.seed)
+        self.failure: str | None = None
+        """Why nothing can be written any more; None while all is well."""
+        self._state_files = _StateFiles(folder / "state")
+        self._worker = ThreadPoolExecutor(1, "checkpoint")
+        self._is_checkpointing = False
+        self._rejected_bytes = 0
+        self.world = self._open_world()
+        self.fold = Fold(self.world, options.secret, self.log)
+        self.decider.use(self.world)
+
+    # --- starting and stopping ----------------------------------------------------------------------
+
+    def recover(self) -> int:
+        """Fold what the log holds beyond the state; return how many records."""
+        return catch_up(self.fold, self.log)
+
+    def close(self) -> None:
+        """Write everything down and let go of the files."""
+        self._worker.shutdown(wait=True)
+        if self.failure is None:
+            self.world.checkpoint()
+        self.world.store.close()
+        self.log.close()
+        self.rejects.close()
+
+    def close_unchanged(self) -> None:
+        """Let go of the files without writing anything down."""
+        self._worker.shutdown(wait=True)
+        self.world.store.close()
+        self.log.close()
+        self.rejects.close()
+
+    def new_world(self, state: SqliteState) -> World:
+        """Return a world over `state`, with this installation's settings."""
+        return World(state, self.options.cache_bytes, self.options.holdout_share)
+
+    def _open_world(self) -> World:
+        try:
+            state = SqliteState(self._state_files.current(), TABLES)
+            self._state_files.keep_only_newest()
+            if state.offset <= self.log.end:
+                return self.new_world(state)
+            logger.error("the state is ahead of the log; it is folded again from the log")
+            state.close()
+        except CorruptLogError as error:
+            logger.error("%s; the state is folded again from the log", error)  # noqa: TRY400
+        return self.new_world(SqliteState(self._state_files.next(), TABLES))
+
+    # --- writing ------------------------------------------------------------------------------------
+
+    async def ingest(self, accepted: Sequence[Accepted]) -> None:
+        """Log and fold events; return when they are durable.
+
+        Raises:
+            OverloadedError: Too much waits for the disk.
+            StorageError: The disk refused; nothing of it was kept.
+        """
+        self.write_events(accepted)
+        await self.durable()
+
+    def write_events(self, accepted: Sequence[Accepted]) -> None:
+        """Log and fold events, without waiting for the disk; those that were seen before are left out."""
+        self._check_writable()
+        contains = self.world.seen.contains
+        fresh: dict[str, Accepted] = {}
+        for entry in accepted:
+            key = entry.event.message_id
+            if key not in fresh and not contains(key_of(key)):
+                fresh[key] = entry
+        offsets = [
+            self.log.append(_EVENT_KIND, _encoder.encode(entry.logged)) for entry in fresh.values()
+        ]
+        self.log.flush()
+        for offset, entry in zip(offsets, fresh.values(), strict=True):
+            self.fold.apply_event(offset, entry.logged, entry.event)
+
+    async def durable(self) -> None:
+        """Return when everything written so far survives a power cut.
+
+        Raises:
+            StorageError: The disk refused. What was folded cannot be taken back, so nothing is written
+                any more; a restart folds what the disk has.
+        """
+        try:
+            await self.log.durable()
+        except StorageError as error:
+            self.failure = str(error)
+            raise
+
+    def record_decision(self, decision: LoggedDecision) -> str:
+        """Log and fold a decision; return its id."""
+        return decision_id(self.options.secret, self.write(decision))
+
+    def write(self, record: LogRecord) -> int:
+        """Log and fold one record; return its offset. `durable` says when it is safe."""
+        self._check_writable()
+        offset = self.log.append(*encode(record))
+        self.log.flush()
+        self.fold.apply_record(offset, record)
+        return offset
+
+    def keep_reject(self, reject: Reject) -> None:
+        """Keep a refused event, while there is room for refusals."""
+        payload = _encoder.encode(reject)
+        self._rejected_bytes += len(payload)
+        if self._rejected_bytes > REJECTS_BYTES_MAX:
+            logger.error("the reject log is full: an event was refused and not kept")
+            return
+        try:
+            self.rejects.append(0, payload)
+            self.rejects.flush()
+        except (StorageError, OverloadedError) as error:
+            logger.error("a refused event could not be kept: %s", error)  # noqa: TRY400
+
+    def find_decision(self, key: str) -> LoggedDecision | None:
+        """Return a decision by its id, from the log."""
+        offset = offset_of(self.options.secret, key)
+        record = None if offset is None else self.log.get(offset)
+        if record is None:
+            return None
+        found = decode(record.kind, record.payload)
+        return found if isinstance(found, LoggedDecision) else None
+
+    def _check_writable(self) -> None:
+        if self.failure is not None:
+            raise StorageError(f"nothing can be written until a restart: {self.failure}")
+        if self.world.dirty_count > DIRTY_MAX:
+            raise OverloadedError("too many changes wait for the disk")
+
+    # --- checkpoints --------------------------------------------------------------------------------
+
+    async def checkpoint_forever(self) -> None:
+        """Commit the world every few seconds, and sooner when many entries have changed."""
+        while True:
+            waited = 0.0
+            while (
+                waited < self.options.checkpoint_seconds and self.world.dirty_count < DIRTY_MAX // 4
+            ):
+                await asyncio.sleep(0.1)
+                waited += 0.1
+            try:
+                await self.checkpoint()
+            except StorageError as error:
+                logger.error("a checkpoint failed and is tried again: %s", error)  # noqa: TRY400
+                await asyncio.sleep(1.0)
+
+    async def checkpoint(self) -> None:
+        """Commit the world as of now, a slice at a time beside the traffic."""
+        world = self.world
+        if self._is_checkpointing or world.offset == world.store.offset:
+            return
+        self._is_checkpointing = True
+        try:
+            await self._commit(world)
+        finally:
+            self._is_checkpointing = False
+
+    async def _commit(self, world: World) -> None:
+        world.checkpoint_begin()
+        while world.checkpoint_step():
+            await asyncio.sleep(0)
+        commit = world.checkpoint_changes()
+        try:
+            # The state must never be ahead of what the log would still hold after a power cut.
+            await self.durable()
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._worker, world.store.commit, *commit)
+        except StorageError:
+            world.checkpoint_failed()
+            raise
+        world.checkpoint_done()
+
+    # --- folding again ------------------------------------------------------------------------------
+
+    async def refold(self) -> None:
+        """Fold the whole log into a fresh state, beside the traffic, and go on with that one.
+
+        This is how erasure keeps every total right: the log without the person's records gives the
+        state in which they never were.
+        """
+        while self._is_checkpointing:
+            await asyncio.sleep(0.01)
+        self._is_checkpointing = True
+        try:
+            old = self.world
+            world = self.new_world(SqliteState(self._state_files.next(), TABLES))
+            fold = Fold(world, self.options.secret, self.log)
+            # Folding goes on where the last pass ended until it has caught up with the traffic; the last
+            # stretch has no await in it, so nothing can be written between it and the switch.
+            while world.offset < self.log.end:
+                await self._refold_pass(fold)
+            self.world, self.fold = world, fold
+            self.decider.use(world)
+            old.store.close()
+            await self._commit(world)
+            self._state_files.keep_only_newest()
+        finally:
+            self._is_checkpointing = False
+
+    async def _refold_pass(self, fold: Fold) -> None:
+        end = self.log.end
+        for count, record in enumerate(self.log.read(fold.world.offset, end), 1):
+            fold.apply(record)
+            if count % _REFOLD_SLICE == 0:
+                await asyncio.sleep(0)
+            if fold.world.dirty_count > REBUILD_CHECKPOINT_RECORDS:
+                await self._commit(fold.world)
+        fold.world.offset = max(fold.world.offset, end)
+
+
+_REFOLD_SLICE = 50  # Records folded between two turns of the event loop: about a millisecond.
+
+
+def catch_up(fold: Fold, log: Log, stop: int | None = None) -> int:
+    """Fold the log from the world's offset to `stop` (its end); return how many records."""
+    world = fold.world
+    end = log.end if stop is None else stop
+    count = 0
+    for count, record in enumerate(log.read(world.offset, end), 1):
+        fold.apply(record)
+        if count % REBUILD_CHECKPOINT_RECORDS == 0:
+            world.checkpoint()
+    world.offset = max(world.offset, end)
+    if count:
+        world.checkpoint()
+    return count
+
+
+def current_state(folder: Path) -> Path | None:
+    """Return the newest state file of a data folder, None where there is none."""
+    files = _StateFiles(folder / "state")
+    path = files.current()
+    return path if path.is_file() else None
+
+
+class _StateFiles:
+    """The state's files, numbered: a fold from scratch makes the next one and drops the others."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def current(self) -> Path:
+        """Return the newest state file, a first one where there is none."""
+        numbers = self._numbers()
+        return self._path(numbers[-1] if numbers else 1)
+
+    def next(self) -> Path:
+        """Return the path of a state file that is not there yet."""
+        numbers = self._numbers()
+        return self._path(numbers[-1] + 1 if numbers else 1)
+
+    def keep_only_newest(self) -> None:
+        """Delete every state file but the newest, with its journals."""
+        newest = self.current().name
+        for file in self._folder.iterdir():
+            if not file.name.startswith(newest):
+                file.unlink()
+
+    def _numbers(self) -> list[int]:
+        return sorted(
+            int(file.stem.removeprefix("state-")) for file in self._folder.glob("state-*.db")
+        )
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"state-{number:06d}.db"

@@ -1,0 +1,178 @@
+"""One HTTP exchange, free of any server: what every door is a function of.
+
+A door is `(Exchange) -> Response`, or a coroutine of one. The thin protocol of the hot doors and the
+comfortable routing of the others both call doors, so a door does not know how it was reached.
+"""
+
+import base64
+import binascii
+import zlib
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs
+
+import msgspec
+
+from tailorbird.errors import (
+    Fault,
+    InvalidInputError,
+    OverloadedError,
+    StorageError,
+    TailorbirdError,
+    shorten,
+)
+from tailorbird.limits import BODY_BYTES_MAX
+
+Headers = list[tuple[bytes, bytes]]
+
+JSON = b"application/json"
+PROBLEM = b"application/problem+json"
+HTML = b"text/html; charset=utf-8"
+TEXT = b"text/plain; charset=utf-8"
+
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+class Response(NamedTuple):
+    """An answer. `headers` come beside content type, length and CORS, which are added for every door."""
+
+    status: int
+    body: bytes
+    content_type: bytes = JSON
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class Exchange:
+    """A request, read lazily: most doors need two of its headers."""
+
+    __slots__ = ("_body", "_query", "headers", "method", "params", "path", "query_string")
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        query_string: bytes,
+        headers: Headers,
+        body: bytes,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.query_string = query_string
+        self.headers = headers
+        self.params: dict[str, str] = {}
+        self._body = body
+        self._query: dict[str, str] | None = None
+
+    def header(self, name: bytes) -> bytes | None:
+        """Return the first header of this lower-case name."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+    def text_header(self, name: bytes) -> str | None:
+        """Return a header as text."""
+        value = self.header(name)
+        return None if value is None else value.decode("latin-1")
+
+    @property
+    def query(self) -> dict[str, str]:
+        """Return the query's parameters, the last of each name."""
+        if self._query is None:
+            text = self.query_string.decode("latin-1")
+            try:
+                parsed = parse_qs(text, keep_blank_values=True, max_num_fields=100)
+            except ValueError as error:
+                raise InvalidInputError(Fault("query", "at most 100 parameters")) from error
+            self._query = {name: values[-1] for name, values in parsed.items()}
+        return self._query
+
+    @property
+    def body(self) -> bytes:
+        """Return the body, unpacked where it is gzip by its header or by its first bytes.
+
+        Raises:
+            InvalidInputError: It is no whole gzip, or larger than `BODY_BYTES_MAX` when unpacked.
+        """
+        body = self._body
+        if body[:2] == _GZIP_MAGIC or self.header(b"content-encoding") in (b"gzip", b"deflate"):
+            self._body = _unpacked(body)
+            self.headers = [entry for entry in self.headers if entry[0] != b"content-encoding"]
+        return self._body
+
+    @property
+    def has_gpc(self) -> bool:
+        """Return whether the browser sent Global Privacy Control."""
+        return self.header(b"sec-gpc") == b"1"
+
+    def credential(self) -> str | None:
+        """Return the key that the request carries: Basic user, Bearer, `X-Write-Key`, `X-API-Key` or query."""
+        authorization = self.header(b"authorization")
+        if authorization is not None:
+            scheme, _, value = authorization.partition(b" ")
+            if scheme.lower() == b"basic":
+                return _basic_user(value.strip())
+            return value.strip().decode("latin-1")
+        for name in (b"x-write-key", b"x-api-key"):
+            found = self.text_header(name)
+            if found:
+                return found
+        if self.query_string:
+            query = self.query
+            return query.get("writeKey") or query.get("write_key") or query.get("client_key")
+        return None
+
+
+def json_response(value: Any, status: int = 200) -> Response:  # noqa: ANN401
+    """Return `value` as JSON."""
+    return Response(status, msgspec.json.encode(value))
+
+
+def problem(error: TailorbirdError) -> Response:
+    """Return an error as problem details (RFC 9457)."""
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": error.title,
+        "status": error.status,
+        "detail": str(error),
+    }
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    if isinstance(error, InvalidInputError):
+        body["errors"] = faults_out(error.faults)
+    elif isinstance(error, OverloadedError | StorageError):
+        headers = ((b"retry-after", str(error.retry_after_seconds).encode()),)
+    elif error.status == 401:  # noqa: PLR2004
+        headers = ((b"www-authenticate", b'Basic realm="tailorbird"'),)
+    return Response(error.status, msgspec.json.encode(body), PROBLEM, headers)
+
+
+def faults_out(faults: tuple[Fault, ...] | list[Fault]) -> list[dict[str, Any]]:
+    """Return faults as the `errors` of a problem; values are shortened, they may be large."""
+    return [{"path": f.path, "rule": f.rule, "value": _short(f.value)} for f in faults]
+
+
+def _short(value: Any) -> Any:  # noqa: ANN401
+    return (
+        value
+        if value is None or (isinstance(value, bool | int | float) and abs(value) < 1e15)
+        else shorten(value)
+    )  # noqa: PLR2004
+
+
+def _basic_user(value: bytes) -> str | None:
+    try:
+        return base64.b64decode(value, validate=True).decode("utf-8").partition(":")[0]
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+
+
+def _unpacked(body: bytes) -> bytes:
+    unpacker = zlib.decompressobj(wbits=47)  # gzip or zlib, told apart by the header
+    try:
+        out = unpacker.decompress(body, BODY_BYTES_MAX + 1)
+    except zlib.error as error:
+        raise InvalidInputError(Fault("body", f"must be whole gzip data: {error}")) from error
+    if len(out) > BODY_BYTES_MAX:
+        raise InvalidInputError(Fault("body", f"at most {BODY_BYTES_MAX} bytes when unpacked"))
+    if not unpacker.eof:
+        raise InvalidInputError(Fault("body", "must be whole gzip data: it ends too soon"))
+    return out

@@ -1,0 +1,162 @@
+"""The routing of everything that is not a hot door, and the ASGI application of all doors."""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from starlette.routing import Match, Route, Router
+
+from tailorbird.app.doors import Door, Doors, guarded
+from tailorbird.app.exchange import Exchange, Headers, Response, problem
+from tailorbird.app.http import cors_headers
+from tailorbird.app.operators import Operators
+from tailorbird.errors import Fault, InvalidInputError, NotFoundError
+from tailorbird.limits import BODY_BYTES_MAX
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_ALLOWED_HEADERS = "authorization, content-type, x-write-key, anonymousid, sentat, x-retry-count, x-api-key, if-none-match, sec-gpc"
+_PREFLIGHT_SECONDS = 86400  # A preflight a path and day; browsers cap it at two hours to a day.
+
+
+def table(doors: Doors, operators: Operators) -> list[tuple[str, str, Door]]:
+    """Return (method, path, door) of every route that is not hot; hot ones are reachable here too."""
+    hot = [("POST", path.decode(), door) for path, door in doors.hot().items()]
+    return hot + [
+        ("GET", "/v1/decide", doors.decide_by_query),
+        ("POST", "/v1/outcomes", doors.outcome),
+        ("POST", "/ofrep/v1/evaluate/flags", doors.evaluate_all),
+        ("POST", "/ofrep/v1/evaluate/flags/{key:path}", doors.evaluate),
+        ("GET", "/v1/projects/{key}/settings", doors.segment_settings),
+        ("GET", "/sourceConfig", doors.rudder_config),
+        ("GET", "/sourceConfig/", doors.rudder_config),
+        ("GET", "/analytics.js/v1/{key}/analytics.min.js", doors.analytics_js),
+        ("GET", "/healthz", doors.healthz),
+        ("GET", "/readyz", doors.readyz),
+        ("PUT", "/admin/v1/items", operators.put_items),
+        ("GET", "/admin/v1/items/{id:path}", operators.get_item),
+        ("PATCH", "/admin/v1/items/{id:path}", operators.patch_item),
+        ("DELETE", "/admin/v1/items/{id:path}", operators.delete_item),
+        ("GET", "/admin/v1/placements", operators.list_placements),
+        ("GET", "/admin/v1/placements/{key}/policy", operators.policy),
+        ("GET", "/admin/v1/placements/{key:path}", operators.get_placement),
+        ("PUT", "/admin/v1/placements/{key:path}", operators.put_placement),
+        ("DELETE", "/admin/v1/placements/{key:path}", operators.delete_placement),
+        ("PUT", "/admin/v1/profiles/{identifier:path}/consent", operators.put_consent),
+        ("GET", "/admin/v1/profiles/{identifier:path}", operators.profile),
+        ("GET", "/admin/v1/decisions/{id}", operators.decision),
+        ("GET", "/admin/v1/readouts", operators.readouts),
+        ("GET", "/admin/v1/rejects", operators.rejects),
+        ("POST", "/admin/v1/rejects/replay", operators.replay_rejects),
+    ]
+
+
+class Application:
+    """The ASGI application: Starlette's routing around the doors."""
+
+    def __init__(self, routes: list[tuple[str, str, Door]]) -> None:
+        self._doors: dict[tuple[str, str], Door] = {
+            (method, path): guarded(door) for method, path, door in routes
+        }
+        paths = dict.fromkeys(path for _, path, _ in routes)
+        self._router = Router([Route(path, _unused, methods=None) for path in paths])
+        self._methods: dict[str, list[str]] = {}
+        for method, path, _ in routes:
+            self._methods.setdefault(path, []).append(method)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one ASGI request."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        headers: Headers = list(scope["headers"])
+        if scope["method"] == "OPTIONS":
+            await _send(send, _preflight(), headers)
+            return
+        response = await self._respond(scope, receive, headers)
+        if scope["method"] == "HEAD":
+            response = response._replace(body=b"")
+        await _send(send, response, headers)
+
+    async def _respond(self, scope: Scope, receive: Receive, headers: Headers) -> Response:
+        path, params = self._match(scope)
+        if path is None:
+            return problem(NotFoundError(f"nothing is at {scope['path'][:200]!r}"))
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        door = self._doors.get((method, path))
+        if door is None:
+            allowed = ", ".join(self._methods[path])
+            body = b'{"type":"about:blank","title":"Method not allowed","status":405,"detail":"allowed: %b"}'
+            answer = Response(405, body % allowed.encode(), b"application/problem+json")
+            return answer._replace(headers=((b"allow", allowed.encode()),))
+        body_bytes = await _read(receive)
+        if body_bytes is None:
+            return problem(InvalidInputError(Fault("body", f"at most {BODY_BYTES_MAX} bytes")))
+        exchange = Exchange(method, scope["path"], scope["query_string"], headers, body_bytes)
+        exchange.params = params
+        result = door(exchange)
+        return result if isinstance(result, Response) else await result
+
+    def _match(self, scope: Scope) -> tuple[str | None, dict[str, str]]:
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        partial: tuple[str | None, dict[str, str]] = (None, {})
+        for route in self._router.routes:
+            match, child = route.matches(scope)
+            if match is not Match.NONE and isinstance(route, Route):
+                params = {name: str(value) for name, value in child["path_params"].items()}
+                if (method, route.path) in self._doors:
+                    return route.path, params
+                partial = partial if partial[0] else (route.path, params)
+        return partial
+
+
+async def _unused(_request: Any) -> None:  # noqa: ANN401
+    """Stand in as an endpoint: only the matching of Starlette's routes is used."""
+
+
+def _preflight() -> Response:
+    headers = (
+        (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE, OPTIONS"),
+        (b"access-control-allow-headers", _ALLOWED_HEADERS.encode()),
+        (b"access-control-max-age", str(_PREFLIGHT_SECONDS).encode()),
+    )
+    return Response(204, b"", headers=headers)
+
+
+async def _read(receive: Receive) -> bytes | None:
+    """Return the body, None where it is too large."""
+    parts, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return b""
+        part = message.get("body", b"")
+        size += len(part)
+        if size > BODY_BYTES_MAX:
+            return None
+        parts.append(part)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+async def _send(send: Send, response: Response, request_headers: Headers) -> None:
+    origin = next((value for name, value in request_headers if name == b"origin"), None)
+    headers = list(response.headers)
+    if response.status not in (204, 304):
+        headers.append((b"content-type", response.content_type))
+        headers.append((b"content-length", str(len(response.body)).encode()))
+    for line in cors_headers(origin).split(b"\r\n"):
+        name, separator, value = line.partition(b": ")
+        if separator:
+            headers.append((name, value))
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body})
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

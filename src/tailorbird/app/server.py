@@ -1,0 +1,160 @@
+"""The server: the engine behind uvicorn, in one process, from start to a clean end."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from tailorbird.app.config import Config, Keys, load_placements
+from tailorbird.app.doors import Doors
+from tailorbird.app.engine import Engine, Options
+from tailorbird.app.http import HotProtocol
+from tailorbird.app.keys import Gate
+from tailorbird.app.operators import Operators
+from tailorbird.app.routes import Application, table
+from tailorbird.clock import Clock, SystemClock
+from tailorbird.decide.compiled import check
+from tailorbird.errors import ConfigurationError, InvalidInputError
+from tailorbird.limits import CONNECTIONS_MAX, REQUEST_SECONDS_MAX
+from tailorbird.measure.worker import ReadoutWorker
+from tailorbird.schema.records import PlacementPut
+
+logger = logging.getLogger("tailorbird")
+
+_BASE_MIB = (
+    160  # The process before any profile: interpreter, NumPy, Numba, the filters of message ids.
+)
+_SHUTDOWN_SECONDS = 5
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def open_engine(config: Config, keys: Keys, clock: Clock | None = None) -> Engine:
+    """Return the engine of a data folder, with the log folded up to its end.
+
+    Raises:
+        ConflictError: Another process has the folder.
+    """
+    options = Options(
+        secret=bytes.fromhex(keys.secret),
+        holdout_share=config.holdout,
+        gpc_opts_out=config.global_privacy_control == "opt-out",
+        cache_bytes=max(config.memory_mib - _BASE_MIB, 32) * 1024 * 1024,
+        checkpoint_seconds=config.checkpoint_seconds,
+    )
+    engine = Engine(Path(config.data), options, clock or SystemClock())
+    engine.recover()
+    return engine
+
+
+def declare_placements(engine: Engine, config_file: Path | None) -> None:
+    """Write the placements of the folder `placements/` that differ from what is declared; files win.
+
+    Raises:
+        ConfigurationError: One of them is wrong; the message names file, field and rule.
+    """
+    for file, placement in load_placements(config_file):
+        try:
+            checked = check(placement)
+        except InvalidInputError as error:
+            raise ConfigurationError(f"{file}: {error}") from error
+        if engine.world.placements.get(checked.key) != checked:
+            engine.write(PlacementPut(engine.clock.now(), checked))
+
+
+def serve(engine: Engine, config: Config, keys: Keys) -> None:
+    """Serve until SIGTERM or SIGINT, then end cleanly: answer what is under way, write everything down."""
+    doors = Doors(engine, Gate(keys), config.analytics_js)
+    readouts = ReadoutWorker()
+    operators = Operators(doors, readouts)
+    hot = doors.hot()
+    protocol = type("Protocol", (HotProtocol,), {"find_door": staticmethod(hot.get)})
+    listener = _listen(config.host, config.port)
+    settings = uvicorn.Config(
+        Application(table(doors, operators)),
+        http=protocol,
+        loop="uvloop",
+        lifespan="off",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        log_level=config.log_level,
+        limit_concurrency=CONNECTIONS_MAX,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+        ws="none",
+    )
+    server = _Server(settings)
+    port = listener.getsockname()[1]
+    print(f"tailorbird: listening on http://{config.host}:{port}", flush=True)  # noqa: T201
+    with asyncio.Runner(loop_factory=settings.get_loop_factory()) as runner:
+        try:
+            runner.run(_run(server, engine, listener, readouts))
+        finally:
+            engine.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, but a signal only ends serving: uvicorn would raise it again and skip the clean end."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Let SIGTERM and SIGINT end `serve`, while it runs."""
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+
+
+async def _run(
+    server: uvicorn.Server, engine: Engine, listener: socket.socket, readouts: ReadoutWorker
+) -> None:
+    checkpoints = asyncio.create_task(engine.checkpoint_forever())
+    sweeper = asyncio.create_task(_sweep(server))
+    # A full collection over the start-up's objects took 31 ms; they live as long as the process.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        for task in (checkpoints, sweeper):
+            task.cancel()
+        await asyncio.gather(checkpoints, sweeper, return_exceptions=True)
+        await readouts.close()
+
+
+async def _sweep(server: uvicorn.Server) -> None:
+    """Close connections whose request does not arrive: a slow client must not hold a place for ever."""
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(5.0)
+        oldest = loop.time() - REQUEST_SECONDS_MAX
+        for connection in list(server.server_state.connections):
+            started = getattr(connection, "started", None)
+            if started is not None and started < oldest:
+                transport: Any = connection.transport  # type: ignore[union-attr]
+                transport.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    listener.set_inheritable(False)
+    return listener

@@ -1,0 +1,176 @@
+"""The event door without its HTTP: from a request's bytes to events for the log and refusals with reasons."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from tailorbird.clock import Clock
+from tailorbird.collect.enrich import event_time
+from tailorbird.collect.validate import Shared, Valid, parse_fault, validate
+from tailorbird.errors import Fault, InvalidInputError, shorten
+from tailorbird.limits import BATCH_BYTES_MAX, BATCH_EVENTS_MAX
+from tailorbird.schema.events import Event, LoggedEvent
+
+PATH_TYPES = {
+    "track": "track", "t": "track",
+    "identify": "identify", "i": "identify",
+    "page": "page", "p": "page",
+    "screen": "screen", "s": "screen",
+    "group": "group", "g": "group",
+    "alias": "alias", "a": "alias",
+}  # fmt: skip
+"""The last part of an event path to its call: Segment's long names and its clients' short ones."""
+
+_REJECT_BYTES_MAX = BATCH_BYTES_MAX  # What is refused is kept whole up to the size of a batch.
+
+
+class Batch(msgspec.Struct, rename="camel"):
+    """The body of a batch call."""
+
+    batch: list[msgspec.Raw]
+    context: dict[str, Any] | None = None
+    integrations: dict[str, Any] | None = None
+    sent_at: str | None = None
+
+
+class Accepted(NamedTuple):
+    """An event that is to be logged."""
+
+    logged: LoggedEvent
+    event: Event
+
+
+class Reject(msgspec.Struct, frozen=True):
+    """A refused event as it is kept: when, where it came in, which rule it broke, and what it was."""
+
+    r: float
+    door: str
+    path: str
+    rule: str
+    value: str
+    body: str
+
+
+class Collected(NamedTuple):
+    """What a request brought. `faults` are (index in the batch, fault)."""
+
+    accepted: list[Accepted]
+    faults: list[tuple[int, Fault]]
+
+
+class Collector:
+    """Takes requests apart. `is_refused` says of an event whether its person was erased."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        keep_reject: Callable[[Reject], None],
+        is_refused: Callable[[Event], bool],
+    ) -> None:
+        self._clock = clock
+        self._keep_reject = keep_reject
+        self._is_refused = is_refused
+        self.rejected: dict[str, int] = {}
+        """Refusals by rule."""
+
+    def single(self, door: str, body: bytes, *, gpc: bool) -> Collected:
+        """Take in one event, whose type the door's path may say."""
+        collected = Collected([], [])
+        shared = Shared(type=PATH_TYPES.get(door.rsplit("/", 1)[-1]))
+        self._take(body, (door, 0), shared, (None, gpc), collected)
+        return collected
+
+    def batch(self, door: str, body: bytes, *, gpc: bool) -> Collected:
+        """Take in a batch; events that are refused do not harm the others.
+
+        Raises:
+            InvalidInputError: It is too large or is no batch; it is kept as refused, whole.
+        """
+        collected = Collected([], [])
+        if len(body) > BATCH_BYTES_MAX:
+            fault = Fault("body", f"at most {BATCH_BYTES_MAX} bytes", f"{len(body)} bytes")
+            self._refuse(body, door, fault)
+            raise InvalidInputError(fault)
+        try:
+            batch = _batch_decoder.decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            fault = parse_fault(error)
+            self._refuse(body, door, fault)
+            raise InvalidInputError(fault) from error
+        if len(batch.batch) > BATCH_EVENTS_MAX:
+            fault = Fault("batch", f"at most {BATCH_EVENTS_MAX} events", len(batch.batch))
+            self._refuse(body, door, fault)
+            collected.faults.append((0, fault))
+            return collected
+        shared = Shared(None, batch.context, batch.integrations)
+        for index, raw in enumerate(batch.batch):
+            self._take(bytes(raw), (door, index), shared, (batch.sent_at, gpc), collected)
+        return collected
+
+    def again(self, reject: Reject) -> Collected:
+        """Take in a refused event once more, after a fix; it is not kept as refused a second time."""
+        collected = Collected([], [])
+        body = reject.body.encode()
+        keep, self._keep_reject = self._keep_reject, _forget
+        try:
+            if reject.path in ("batch", "body") and reject.door.endswith(("batch", "/b")):
+                return self.batch(reject.door, body, gpc=False)
+            shared = Shared(type=PATH_TYPES.get(reject.door.rsplit("/", 1)[-1]))
+            self._take(body, (reject.door, 0), shared, (None, False), collected)
+        finally:
+            self._keep_reject = keep
+        return collected
+
+    def _take(
+        self,
+        raw: bytes,
+        origin: tuple[str, int],
+        shared: Shared,
+        sent: tuple[str | None, bool],
+        into: Collected,
+    ) -> None:
+        door, index = origin
+        sent_at, gpc = sent
+        result = validate(raw, shared)
+        received = self._clock.now()
+        fault = result if isinstance(result, Fault) else None
+        if isinstance(result, Valid):
+            happened = event_time(result.event, sent_at, received)
+            if isinstance(happened, Fault):
+                fault = happened
+            elif self._is_refused(result.event):
+                # Nothing of an erased person is kept, not even as refused.
+                fault = Fault("userId", "the person asked to be forgotten: suppressed until lifted")
+                self._count(fault)
+                into.faults.append((index, fault))
+                return
+            else:
+                event = result.event
+                logged = LoggedEvent(
+                    received, happened, event.message_id, msgspec.Raw(result.raw), gpc
+                )
+                into.accepted.append(Accepted(logged, event))
+                return
+        assert fault is not None, "either accepted or at fault"
+        self._refuse(raw, door, fault)
+        into.faults.append((index, fault))
+
+    def _refuse(self, raw: bytes, door: str, fault: Fault) -> None:
+        self._count(fault)
+        body = raw[:_REJECT_BYTES_MAX].decode("utf-8", "replace")
+        kept = Reject(self._clock.now(), door, fault.path, fault.rule, shorten(fault.value), body)
+        self._keep_reject(kept)
+
+    def _count(self, fault: Fault) -> None:
+        rule = f"{fault.path.partition('.')[0].partition('[')[0]}: {fault.rule[:80]}"
+        if rule in self.rejected or len(self.rejected) < _RULES_COUNTED_MAX:
+            self.rejected[rule] = self.rejected.get(rule, 0) + 1
+
+
+_RULES_COUNTED_MAX = 200  # Distinct rules in the metrics; a parser's messages vary without end.
+_batch_decoder = msgspec.json.Decoder(Batch)
+
+
+def _forget(_reject: Reject) -> None:
+    """Keep nothing."""

@@ -1,0 +1,229 @@
+"""What an event must be: decoded on a fast path when a client sent it well, mended on a slow one.
+
+The fast path decodes straight into `schema.events.Event` and logs the client's own bytes. What real
+clients send otherwise and can be understood (a numeric user id, no `messageId`, no `type` because
+the path says it) is mended and encoded again; what cannot is a fault that names path, rule and value.
+"""
+
+import re
+import uuid
+from typing import Any, NamedTuple
+
+import msgspec
+
+from tailorbird.errors import Fault
+from tailorbird.limits import (
+    EVENT_BYTES_MAX,
+    EVENT_NAME_LENGTH_MAX,
+    IDENTIFIER_LENGTH_MAX,
+    MESSAGE_ID_LENGTH_MAX,
+    NESTING_MAX,
+)
+from tailorbird.schema.events import TYPES, Event
+
+_LONG_NUMBER = re.compile(rb"\d{19}")
+_STRINGS = re.compile(rb'"(?:\\.|[^"\\])*"')
+_INTEGER_MAX = 2**63 - 1
+
+_event_decoder = msgspec.json.Decoder(Event)
+_any_decoder = msgspec.json.Decoder()
+_encoder = msgspec.json.Encoder()
+
+
+class Valid(NamedTuple):
+    """An event that passed: its fields, and the bytes to log."""
+
+    event: Event
+    raw: bytes
+
+
+class Shared(NamedTuple):
+    """What a batch or a path says of each of its events."""
+
+    type: str | None = None
+    context: dict[str, Any] | None = None
+    integrations: dict[str, Any] | None = None
+
+
+def validate(raw: bytes, shared: Shared) -> Valid | Fault:
+    """Return the event of one JSON object, or the first rule that it breaks."""
+    fault = _check_bytes(raw)
+    if fault is not None:
+        return fault
+    if shared.context is None and shared.integrations is None:
+        try:
+            event = _event_decoder.decode(raw)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return _mend(raw, shared)
+        if shared.type in (None, event.type) and event.message_id:
+            return _check_fields(event, raw)
+    return _mend(raw, shared)
+
+
+def parse_fault(error: Exception, value: Any = None) -> Fault:  # noqa: ANN401
+    """Return the fault of a decoding error, with the path in it that the decoder names."""
+    text = str(error)
+    rule, _, path = text.partition(" - at `")
+    path = path.rstrip("`").removeprefix("$").lstrip(".") or "body"
+    if isinstance(error, RecursionError):
+        rule = f"at most {NESTING_MAX} levels deep"
+    elif isinstance(error, UnicodeDecodeError):
+        rule = "must be UTF-8"
+    return Fault(path, rule, value)
+
+
+def _check_bytes(raw: bytes) -> Fault | None:
+    if len(raw) > EVENT_BYTES_MAX:
+        return Fault("event", f"at most {EVENT_BYTES_MAX} bytes", f"{len(raw)} bytes")
+    if raw.count(b"{") + raw.count(b"[") > NESTING_MAX and depth_of(raw) > NESTING_MAX:
+        return Fault("event", f"at most {NESTING_MAX} levels deep", f"{depth_of(raw)} levels")
+    if _LONG_NUMBER.search(raw) and _LONG_NUMBER.search(_STRINGS.sub(b'""', raw)):
+        return _check_numbers(raw)
+    return None
+
+
+def depth_of(raw: bytes) -> int:
+    """Return how many brackets are open at once, outside strings."""
+    depth = deepest = 0
+    for byte in _STRINGS.sub(b"", raw):
+        if byte in b"{[":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"}]":
+            depth -= 1
+    return deepest
+
+
+def _check_numbers(raw: bytes) -> Fault | None:
+    try:
+        found = _too_large(_any_decoder.decode(raw), "event")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        return parse_fault(error)
+    return None if found is None else Fault(found[0], "an integer fits 64 bits", found[1])
+
+
+def _too_large(value: Any, path: str) -> tuple[str, int] | None:  # noqa: ANN401
+    if isinstance(value, int) and not -_INTEGER_MAX <= value <= _INTEGER_MAX:
+        return path, value
+    entries = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
+    for name, inner in entries:
+        found = _too_large(inner, f"{path}.{name}")
+        if found is not None:
+            return found
+    return None
+
+
+def _mend(raw: bytes, shared: Shared) -> Valid | Fault:
+    try:
+        fields = _any_decoder.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return parse_fault(error)
+    if not isinstance(fields, dict):
+        return Fault("event", "must be an object", fields)
+    fault = _mend_fields(fields, shared)
+    if fault is not None:
+        return fault
+    mended = _encoder.encode(fields)
+    if len(mended) > 2 * EVENT_BYTES_MAX:
+        return Fault(
+            "event",
+            f"at most {EVENT_BYTES_MAX} bytes",
+            f"{len(mended)} bytes with its batch's context",
+        )
+    try:
+        event = _event_decoder.decode(mended)
+    except msgspec.ValidationError as error:
+        fault = parse_fault(error)
+        return fault._replace(value=_value_at(fields, fault.path))
+    return _check_fields(event, mended)
+
+
+def _mend_fields(fields: dict[str, Any], shared: Shared) -> Fault | None:
+    if shared.type is not None:
+        fields["type"] = shared.type
+    for name in ("userId", "anonymousId", "previousId", "groupId", "messageId"):
+        value = fields.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            fields[name] = str(value)
+    if not fields.get("messageId"):
+        fields["messageId"] = f"tb-{uuid.uuid4()}"
+    for name in ("properties", "traits", "context"):
+        if fields.get(name) == []:  # PHP clients encode an empty map so.
+            fields[name] = {}
+    for name, outer in (("context", shared.context), ("integrations", shared.integrations)):
+        own = fields.get(name)
+        if outer is not None and (own is None or isinstance(own, dict)):
+            fields[name] = outer | (own or {})
+    context = fields.get("context")
+    if isinstance(context, dict):
+        _mend_context(context)
+    for name in ("timestamp", "originalTimestamp", "sentAt"):
+        if isinstance(fields.get(name), int | float):
+            return Fault(name, "an ISO 8601 time as text", fields[name])
+    return None
+
+
+def _mend_context(context: dict[str, Any]) -> None:
+    """Set aside parts of the context that are not of their kind, under another name; nothing is dropped."""
+    for name, kind in _CONTEXT_KINDS.items():
+        if name in context and context[name] is not None and not isinstance(context[name], kind):
+            context[f"{name}_malformed"] = context.pop(name)
+    for name in ("page", "device"):
+        part = context.get(name)
+        if isinstance(part, dict):
+            for field in [
+                f for f in _TEXT_FIELDS if f in part and not isinstance(part[f], str | None)
+            ]:
+                part[f"{field}_malformed"] = part.pop(field)
+
+
+_CONTEXT_KINDS: dict[str, type] = {
+    "page": dict,
+    "device": dict,
+    "campaign": dict,
+    "traits": dict,
+    "consent": dict,
+    "locale": str,
+    "userAgent": str,
+}
+_TEXT_FIELDS = ("url", "path", "referrer", "title", "id", "type")
+
+
+def _check_fields(event: Event, raw: bytes) -> Valid | Fault:
+    """Apply the rules of Segment's specification that make an event usable."""
+    if event.type not in TYPES:
+        return Fault("type", f"one of {', '.join(TYPES)}", event.type)
+    if not event.user_id and not event.anonymous_id:
+        return Fault(
+            "userId", "one of userId and anonymousId is needed (no_user_anon_id)", event.user_id
+        )
+    if event.type == "track" and not event.event:
+        return Fault("event", "a track call needs the event's name", event.event)
+    if event.type == "alias" and not event.previous_id:
+        return Fault("previousId", "an alias call needs it", event.previous_id)
+    if event.type == "group" and not event.group_id:
+        return Fault("groupId", "a group call needs it", event.group_id)
+    for path, value, length_max in (
+        ("messageId", event.message_id, MESSAGE_ID_LENGTH_MAX),
+        ("userId", event.user_id, IDENTIFIER_LENGTH_MAX),
+        ("anonymousId", event.anonymous_id, IDENTIFIER_LENGTH_MAX),
+        ("previousId", event.previous_id, IDENTIFIER_LENGTH_MAX),
+        ("groupId", event.group_id, IDENTIFIER_LENGTH_MAX),
+        ("event", event.event, EVENT_NAME_LENGTH_MAX),
+    ):
+        if value is not None and len(value) > length_max:
+            return Fault(path, f"at most {length_max} characters", value)
+    return Valid(event, raw)
+
+
+def _value_at(fields: dict[str, Any], path: str) -> Any:  # noqa: ANN401
+    value: Any = fields
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value

@@ -1,0 +1,109 @@
+"""Finding people: whose an identifier is, and what is to be known of a visitor who is new.
+
+Resolution is a read. Decisions and the fold share it, so that both see the same person.
+"""
+
+from tailorbird.hashing import token, unit_interval
+from tailorbird.live.world import World
+from tailorbird.schema.profile import Profile, identifier_of
+
+BLOCKED_VALUES = frozenset(
+    {
+        "",
+        "null",
+        "none",
+        "undefined",
+        "nil",
+        "nan",
+        "unknown",
+        "anonymous",
+        "guest",
+        "-1",
+        "true",
+        "false",
+    }
+    | {"[object object]", "not_set", "(not set)", "n/a", "test"}
+)
+"""Values that clients send when they know nobody; joined on, they make one person of thousands."""
+
+
+def is_blocked(value: str) -> bool:
+    """Return whether a value identifies nobody: a placeholder, or only zeros, dashes and spaces.
+
+    >>> is_blocked("00000000-0000-0000"), is_blocked("u-1")
+    (True, False)
+    """
+    text = value.strip().lower()
+    return text in BLOCKED_VALUES or not text.strip("0-")
+
+
+def known(value: str | None) -> str | None:
+    """Return the value where it identifies somebody, else None."""
+    return None if value is None or is_blocked(value) else value
+
+
+def profile_id_of(secret: bytes, identifier: str) -> str:
+    """Return the id of the profile that `identifier` (`type:value`) founds."""
+    return "p-" + token(secret, "profile", identifier, size=10)
+
+
+def shared_device_identifier(anonymous_id: str) -> str:
+    """Return the identifier of what a shared device does while nobody is signed in."""
+    return identifier_of("device", anonymous_id)
+
+
+def find(world: World, anonymous_id: str | None, user_id: str | None) -> Profile | None:
+    """Return the profile of a visitor, to read; the known user comes first. None where nobody is known."""
+    if user_id is not None:
+        owner = world.identifiers.get(identifier_of("user_id", user_id))
+        if owner is not None:
+            return world.profiles.get(owner.profile)
+    if anonymous_id is None:
+        return None
+    entry = world.identifiers.get(identifier_of("anonymous_id", anonymous_id))
+    if entry is None or (user_id is not None and entry.owners):
+        return None  # A user not met before, on somebody else's device, is a new person.
+    if len(entry.owners) > 1:
+        shared = world.identifiers.get(shared_device_identifier(anonymous_id))
+        return None if shared is None else world.profiles.get(shared.profile)
+    return world.profiles.get(entry.profile)
+
+
+def by_identifier(world: World, identifier: str) -> Profile | None:
+    """Return the profile that `type:value` names, to read."""
+    entry = world.identifiers.get(identifier)
+    if entry is None:
+        return None
+    return world.profiles.get(entry.profile)
+
+
+def founding_identifier(world: World, anonymous_id: str | None, user_id: str | None) -> str | None:
+    """Return the identifier that a new visitor's profile and holdout arm are derived from.
+
+    The anonymous id where there is one, because it is what the visitor was known by before signing in
+    on every other door; unless the device is known as somebody else's or as shared.
+    """
+    if anonymous_id is not None:
+        entry = world.identifiers.get(identifier_of("anonymous_id", anonymous_id))
+        if entry is None:
+            return identifier_of("anonymous_id", anonymous_id)
+        if user_id is None:
+            return shared_device_identifier(anonymous_id)
+    return None if user_id is None else identifier_of("user_id", user_id)
+
+
+def holdout_position(secret: bytes, assignment_key: str) -> float:
+    """Return a visitor's fixed position in [0, 1): in the holdout of every placement whose share is above it."""
+    return unit_interval(secret, "holdout", assignment_key)
+
+
+def suppression_hash(secret: bytes, identifier: str) -> str:
+    """Return the keyed hash by which an erased identifier is remembered."""
+    return token(secret, "suppressed", identifier)
+
+
+def is_suppressed(world: World, secret: bytes, kind: str, value: str | None) -> bool:
+    """Return whether an identifier is refused because its person was erased."""
+    if value is None or not world.suppressed:
+        return False
+    return suppression_hash(secret, identifier_of(kind, value)) in world.suppressed

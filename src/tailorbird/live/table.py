@@ -1,0 +1,175 @@
+"""A typed table over a state store: a bounded cache, and changes that wait for the next checkpoint.
+
+The cache holds what was used last; what is not in it is read from the store. Changes are kept until a
+checkpoint has committed them. A checkpoint must write the state of one moment while events go on
+changing it; encoding everything at once would stop the server, so entries are encoded a few at a
+time, and one that is about to change is encoded first (copy before write).
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from tailorbird.stores.state import Change, StateStore
+
+T = TypeVar("T")
+
+_DECODED_FACTOR = 3  # A decoded profile takes about three times its encoded bytes (measured).
+_FIRST_SIZE = 2048
+
+
+class Table(Generic[T]):
+    """Values of one table by key."""
+
+    def __init__(
+        self,
+        store: StateStore,
+        name: str,
+        codec: tuple[Callable[[T], bytes], Callable[[bytes], T]],
+        cache_bytes_max: int,
+    ) -> None:
+        self.name = name
+        self._store = store
+        self._encode, self._decode = codec
+        self._cache_bytes_max = cache_bytes_max
+        self._cache: dict[str, T | None] = {}
+        self._sizes: dict[str, int] = {}
+        self.cache_bytes = 0
+        self._dirty: set[str] = set()
+        self._pending: set[str] = set()
+        self._committing: set[str] = set()
+        self._changes: list[Change] = []
+        self._is_full = False  # Nothing could be dropped; not to be tried again before a commit.
+
+    def get(self, key: str) -> T | None:
+        """Return the value of `key` to read, not to change; None where there is none."""
+        cache = self._cache
+        if key in cache:
+            value = cache.pop(key)
+            cache[key] = (
+                value  # The newest is last: the first ones are dropped when room is needed.
+            )
+            return value
+        payload = self._store.get(self.name, key)
+        if payload is None:
+            return None
+        value = self._decode(payload)
+        self._keep(key, value, _DECODED_FACTOR * len(payload))
+        return value
+
+    def change(self, key: str) -> T | None:
+        """Return the value of `key` to be changed in place; it is written at the next checkpoint."""
+        if key in self._pending:
+            self._encode_one(key)
+        value = self.get(key)
+        if value is not None:
+            self._dirty.add(key)
+        return value
+
+    def put(self, key: str, value: T) -> None:
+        """Set the value of `key`."""
+        if key in self._pending:
+            self._encode_one(key)
+        self._cache.pop(key, None)
+        self._keep(key, value, self._sizes.get(key, _FIRST_SIZE))
+        self._dirty.add(key)
+
+    def keep(self, key: str, value: T) -> None:
+        """Cache a value that can be had again from elsewhere; it is not written."""
+        if key not in self._dirty and key not in self._pending:
+            self._keep(key, value, self._sizes.get(key, _FIRST_SIZE // 4))
+
+    def delete(self, key: str) -> None:
+        """Remove `key`."""
+        if key in self._pending:
+            self._encode_one(key)
+        self._cache.pop(key, None)
+        self._keep(key, None, 64)
+        self._dirty.add(key)
+
+    def scan(self, prefix: str = "") -> Iterator[tuple[str, T]]:
+        """Yield every key and value, changes included; keys in the store first."""
+        fresh = {
+            key
+            for key in (self._dirty | self._pending | self._committing)
+            if key.startswith(prefix)
+        }
+        for key, payload in self._store.scan(self.name, prefix):
+            if key not in fresh:
+                yield key, self._decode(payload)
+        for key in sorted(fresh):
+            value = self._cache[key]
+            if value is not None:
+                yield key, value
+
+    @property
+    def dirty_count(self) -> int:
+        """Return how many changed entries wait for a checkpoint to begin."""
+        return len(self._dirty)
+
+    def checkpoint_begin(self) -> None:
+        """Take the present moment as what the next commit holds."""
+        assert not self._pending, "a checkpoint is under way"
+        self._pending, self._dirty = self._dirty, set()
+
+    def checkpoint_step(self, count_max: int) -> int:
+        """Encode up to `count_max` entries; return how many were."""
+        done = 0
+        while self._pending and done < count_max:
+            self._encode_one(next(iter(self._pending)))
+            done += 1
+        return done
+
+    def checkpoint_changes(self) -> list[Change]:
+        """Return what is to be committed, when every entry is encoded."""
+        assert not self._pending, "entries are not encoded yet"
+        changes, self._changes = self._changes, []
+        self._committing = {change.key for change in changes}
+        return changes
+
+    def checkpoint_done(self) -> None:
+        """Let go of what was committed and drop the oldest entries beyond the cache's bound."""
+        self._committing = set()
+        self._is_full = False
+        self._evict()
+
+    def checkpoint_failed(self) -> None:
+        """Take back what could not be committed; the next checkpoint writes it."""
+        self._dirty |= self._committing
+        self._committing = set()
+
+    def _encode_one(self, key: str) -> None:
+        self._pending.discard(key)
+        value = self._cache[key]
+        payload = None if value is None else self._encode(value)
+        if payload is not None:
+            self._resize(key, _DECODED_FACTOR * len(payload))
+        self._changes.append(Change(self.name, key, payload))
+
+    def _keep(self, key: str, value: T | None, size: int) -> None:
+        self._cache[key] = value
+        self._resize(key, size)
+        if self.cache_bytes > self._cache_bytes_max:
+            self._evict()
+
+    def _resize(self, key: str, size: int) -> None:
+        self.cache_bytes += size - self._sizes.get(key, 0)
+        self._sizes[key] = size
+
+    def _evict(self) -> None:
+        if self._is_full or self.cache_bytes <= self._cache_bytes_max:
+            return
+        # A tenth at once, so that a full cache is not walked for every new entry.
+        target = self._cache_bytes_max - self._cache_bytes_max // 10
+        going = []
+        freed = 0
+        for key in self._cache:
+            if self.cache_bytes - freed <= target:
+                break
+            if key in self._dirty or key in self._pending or key in self._committing:
+                continue
+            going.append(key)
+            freed += self._sizes[key]
+        self._is_full = self.cache_bytes - freed > target
+        for key in going:
+            del self._cache[key]
+            self.cache_bytes -= self._sizes.pop(key)

@@ -1,0 +1,287 @@
+"""The world: all live state at one offset of the log, as typed tables over one state store.
+
+    table        key                      value
+    profile      profile id               Profile
+    identifier   type:value               Identifier (whose it is)
+    mark         decision id              Mark (exposed, rewarded)
+    placement    key                      Placement
+    policy       placement key            PolicyState
+    moments      placement key            ArmsMoments ("*": all placements)
+    item         item id                  Shelf
+    popularity   item id                  weight, last
+    covisit      item id                  followers, weights
+    seen         day|hash of messageId    nothing
+    suppressed   hash of identifier       nothing
+    counts       name                     int
+
+Only the fold (`process`) changes it; decisions read it.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+
+from tailorbird.limits import CHECKPOINT_SLICE
+from tailorbird.live.catalogue import Catalogue, Shelf
+from tailorbird.live.seen import SeenIds
+from tailorbird.live.table import Table
+from tailorbird.policies.base import PolicyState
+from tailorbird.rankers.covisitation import Covisitation
+from tailorbird.rankers.popularity import Popularity
+from tailorbird.schema.outcome import Mark
+from tailorbird.schema.placement import Placement
+from tailorbird.schema.profile import Profile, decode_profile, encode_profile
+from tailorbird.stats.moments import UnitMoments
+from tailorbird.stores.state import Change, Expiry, StateStore
+
+TABLES = (
+    "profile",
+    "identifier",
+    "mark",
+    "placement",
+    "policy",
+    "moments",
+    "item",
+    "popularity",
+    "covisit",
+    "seen",
+    "suppressed",
+    "counts",
+)
+
+ALL_PLACEMENTS = "*"
+
+T = TypeVar("T")
+
+
+class Identifier(msgspec.Struct):
+    """Whose an identifier is.
+
+    `owners` are the known users who signed in on it, for an anonymous id: with two or more, it is a
+    shared device, and what it does signed out belongs to nobody known.
+    """
+
+    profile: str
+    owners: list[str] = []
+
+
+class ArmsMoments(msgspec.Struct):
+    """Moments of a placement's two arms, and how many visitors had both before a merge."""
+
+    personalized: UnitMoments = msgspec.field(default_factory=UnitMoments)
+    holdout: UnitMoments = msgspec.field(default_factory=UnitMoments)
+    merged_units: int = 0
+
+    def of(self, arm: str) -> UnitMoments:
+        """Return the moments of `personalized` or `holdout`."""
+        return self.holdout if arm == "holdout" else self.personalized
+
+
+class World:
+    """All live state over one store."""
+
+    def __init__(
+        self, store: StateStore, cache_bytes: int = 256 * 1024 * 1024, holdout_share: float = 0.1
+    ) -> None:
+        self.store = store
+        self.offset = store.offset
+        self.holdout_share = holdout_share
+        """The next offset of the log to fold."""
+        profile_bytes = cache_bytes * 3 // 4
+        side_bytes = cache_bytes // 8
+        small = 16 * 1024 * 1024
+        self.profiles: Table[Profile] = Table(
+            store, "profile", (encode_profile, decode_profile), profile_bytes
+        )
+        self.identifiers = Table(store, "identifier", _msgpack(Identifier), side_bytes)
+        self.marks = Table(store, "mark", _msgpack(Mark), side_bytes)
+        self.policies = Table(store, "policy", _msgpack(PolicyState), small)
+        self.moments = Table(store, "moments", _msgpack(ArmsMoments), small)
+        self.counts = Table(store, "counts", _msgpack(int), small)
+        self._placements = Table(store, "placement", _msgpack(Placement), small)
+        self._items = Table(store, "item", _msgpack(Shelf), small)
+        self._suppressed = Table(store, "suppressed", _msgpack(int), small)
+        self._tables: tuple[Table[Any], ...] = (
+            self.profiles,
+            self.identifiers,
+            self.marks,
+            self.policies,
+            self.moments,
+            self.counts,
+            self._placements,
+            self._items,
+            self._suppressed,
+        )
+        self.placements: dict[str, Placement] = dict(self._placements.scan())
+        self.placements_version = 0
+        self.newest = 0.0
+        """Time of the newest record folded since the start; epoch seconds."""
+        self.suppressed: set[str] = {key for key, _ in self._suppressed.scan()}
+        self.catalogue = Catalogue()
+        self.catalogue.load(self._items.scan())
+        self.popularity = Popularity()
+        self.covisitation = Covisitation()
+        self._dirty_rows: set[int] = set()
+        self._load_rankers()
+        self.seen = SeenIds(store)
+        self._snapshot: _Rows | None = None
+        self._offset_pending = 0
+
+    # --- what the fold writes beside the tables -----------------------------------------------------
+
+    def put_placement(self, placement: Placement) -> None:
+        """Declare or change a placement."""
+        self._placements.put(placement.key, placement)
+        self.placements[placement.key] = placement
+        self.placements_version += 1
+
+    def delete_placement(self, key: str) -> None:
+        """Take a placement away; what it learned stays, for the case that it comes back."""
+        if self.placements.pop(key, None) is not None:
+            self._placements.delete(key)
+            self.placements_version += 1
+
+    def shelve(self, index: int) -> None:
+        """Write the item at `index` at the next checkpoint."""
+        key = self.catalogue.ids[index]
+        self._items.put(key, Shelf(index, self.catalogue.items[index]))
+
+    def count_item(self, index: int) -> None:
+        """Note that the rankers' rows of an item changed."""
+        self._dirty_rows.add(index)
+
+    def suppress(self, hashes: tuple[str, ...], *, is_lifted: bool) -> None:
+        """Refuse identifiers by hash, or accept them again."""
+        for key in hashes:
+            if is_lifted:
+                self._suppressed.delete(key)
+                self.suppressed.discard(key)
+            else:
+                self._suppressed.put(key, 1)
+                self.suppressed.add(key)
+
+    def count(self, name: str, amount: int = 1) -> None:
+        """Add to a named count of the fold."""
+        self.counts.put(name, (self.counts.get(name) or 0) + amount)
+
+    # --- checkpoints --------------------------------------------------------------------------------
+
+    @property
+    def dirty_count(self) -> int:
+        """Return how many entries changed since the last checkpoint began."""
+        return sum(table.dirty_count for table in self._tables)
+
+    def checkpoint_begin(self) -> None:
+        """Take the present moment as what the next commit holds."""
+        self._offset_pending = self.offset
+        for table in self._tables:
+            table.checkpoint_begin()
+        self._snapshot = self._take_rows()
+        self.seen.checkpoint_begin()
+
+    def checkpoint_step(self) -> bool:
+        """Encode a slice of the pending entries; return whether any remain."""
+        budget = CHECKPOINT_SLICE
+        for table in self._tables:
+            budget -= table.checkpoint_step(budget)
+            if budget <= 0:
+                return True
+        return False
+
+    def checkpoint_changes(self) -> tuple[int, list[Change], list[Expiry]]:
+        """Return what to commit: the offset, the changes and what has expired."""
+        changes = [change for table in self._tables for change in table.checkpoint_changes()]
+        changes += self._row_changes()
+        changes += self.seen.checkpoint_changes()
+        return self._offset_pending, changes, self.seen.expiries()
+
+    def checkpoint_done(self) -> None:
+        """Let go of what was committed."""
+        for table in self._tables:
+            table.checkpoint_done()
+        self.seen.checkpoint_done()
+
+    def checkpoint_failed(self) -> None:
+        """Take back what could not be committed."""
+        for table in self._tables:
+            table.checkpoint_failed()
+        if self._snapshot is not None:
+            self._dirty_rows |= set(self._snapshot.indices.tolist())
+        self.seen.checkpoint_failed()
+
+    def checkpoint(self) -> None:
+        """Do a whole checkpoint at once; for rebuilds and shutdown, where nobody waits."""
+        self.checkpoint_begin()
+        while self.checkpoint_step():
+            pass
+        self.store.commit(*self.checkpoint_changes())
+        self.checkpoint_done()
+
+    # --- the rankers' rows --------------------------------------------------------------------------
+
+    def _load_rankers(self) -> None:
+        index = self.catalogue.index
+        self.popularity.reserve(len(index))
+        self.covisitation.reserve(len(index))
+        for key, payload in self.store.scan("popularity"):
+            weight, last = _POPULARITY.unpack(payload)
+            self.popularity.weights[index[key]] = weight
+            self.popularity.last[index[key]] = last
+        for key, payload in self.store.scan("covisit"):
+            row = index[key]
+            half = len(payload) // 2
+            followers = np.frombuffer(payload[:half], np.int32)
+            self.covisitation.followers[row, : len(followers)] = followers
+            self.covisitation.weights[row, : len(followers)] = np.frombuffer(
+                payload[half:], np.float32
+            )
+        counts = self.counts.get("popularity_updates") or 0
+        self.popularity.updates = counts
+        self.popularity.newest = float(self.popularity.last.max(initial=0.0))
+
+    def _take_rows(self) -> "_Rows":
+        self.counts.put("popularity_updates", self.popularity.updates)
+        indices = np.fromiter(sorted(self._dirty_rows), np.int64, len(self._dirty_rows))
+        self._dirty_rows = set()
+        top = int(indices.max(initial=-1)) + 1
+        self.popularity.reserve(top)
+        self.covisitation.reserve(top)
+        return _Rows(
+            indices,
+            self.popularity.weights[indices],
+            self.popularity.last[indices],
+            self.covisitation.followers[indices],
+            self.covisitation.weights[indices],
+        )
+
+    def _row_changes(self) -> Iterator[Change]:
+        rows = self._snapshot
+        assert rows is not None, "no checkpoint has begun"
+        for position, index in enumerate(rows.indices.tolist()):
+            key = self.catalogue.ids[index]
+            popularity = _POPULARITY.pack(rows.weights[position], rows.last[position])
+            yield Change("popularity", key, popularity)
+            size = int((rows.followers[position] >= 0).sum())
+            if size:
+                followers = rows.followers[position, :size].tobytes()
+                yield Change("covisit", key, followers + rows.amounts[position, :size].tobytes())
+
+
+class _Rows(msgspec.Struct):
+    """The rankers' rows that changed, as they stood when the checkpoint began."""
+
+    indices: np.ndarray[Any, Any]
+    weights: np.ndarray[Any, Any]
+    last: np.ndarray[Any, Any]
+    followers: np.ndarray[Any, Any]
+    amounts: np.ndarray[Any, Any]
+
+
+_POPULARITY = struct.Struct("<dd")
+
+
+def _msgpack(kind: type[T]) -> tuple[Any, Any]:
+    return msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(kind).decode

@@ -1,0 +1,256 @@
+"""Identity: anonymous and known identifiers, joined by append-only link records.
+
+A profile is found by its identifiers. An event that carries two of them links them; if each had a
+profile of its own, the two become one, under the older one's id. Two known users are never merged, not
+even on `alias`: a false merge is a privacy incident, a false split a nuisance.
+"""
+
+from tailorbird.features import counters
+from tailorbird.limits import LINKS_MAX, OPEN_DECISIONS_MAX, PURCHASES_MAX, RECENT_EVENTS_MAX
+from tailorbird.live.profiles import (
+    holdout_position,
+    profile_id_of,
+    shared_device_identifier,
+)
+from tailorbird.live.world import ALL_PLACEMENTS, ArmsMoments, Identifier, World
+from tailorbird.schema.profile import AtPlacement, Link, Profile, identifier_of
+from tailorbird.stats.moments import add_unit
+
+
+class Seen:
+    """Where identifiers were seen: what a link record says of its origin."""
+
+    __slots__ = ("message_id", "rule", "t")
+
+    def __init__(self, rule: str, message_id: str, t: float) -> None:
+        self.rule = rule
+        self.message_id = message_id
+        self.t = t
+
+
+class Resolver:
+    """Resolves identifiers to profiles in one world, founding, linking and merging as needed."""
+
+    def __init__(self, world: World, secret: bytes) -> None:
+        self._world = world
+        self._secret = secret
+
+    def resolve(self, anonymous_id: str | None, user_id: str | None, seen: Seen) -> Profile | None:
+        """Return the profile to change, None where no identifier identifies anybody."""
+        if user_id is None:
+            return None if anonymous_id is None else self._anonymous(anonymous_id, seen)
+        if anonymous_id is None:
+            return self._owned(identifier_of("user_id", user_id), seen)
+        return self._both(anonymous_id, user_id, seen)
+
+    def alias(self, previous_id: str, user_id: str, seen: Seen) -> Profile | None:
+        """Link what was known as `previous_id` to a known user."""
+        if previous_id == user_id:
+            return self.resolve(None, user_id, seen)
+        if self._world.identifiers.get(identifier_of("user_id", previous_id)) is not None:
+            self._world.count("identity.merge_of_known_users_refused")
+            return self.resolve(None, user_id, seen)
+        return self._both(previous_id, user_id, seen)
+
+    def attach(self, profile: Profile, identifier: str, seen: Seen) -> None:
+        """Add an identifier that finds the profile but never merges two, such as an e-mail address."""
+        if identifier in profile.identifiers:
+            self._touch(profile, identifier, seen.t)
+        elif self._world.identifiers.get(identifier) is None:
+            self._link(profile, identifier, seen)
+
+    def _anonymous(self, anonymous_id: str, seen: Seen) -> Profile:
+        identifier = identifier_of("anonymous_id", anonymous_id)
+        entry = self._world.identifiers.get(identifier)
+        if entry is not None and len(entry.owners) > 1:
+            return self._owned(shared_device_identifier(anonymous_id), seen)
+        return self._owned(identifier, seen)
+
+    def found_on(self, identifier: str, seen: Seen) -> Profile:
+        """Return the profile that `identifier` names, a new one where it names none."""
+        return self._owned(identifier, seen)
+
+    def _owned(self, identifier: str, seen: Seen) -> Profile:
+        entry = self._world.identifiers.get(identifier)
+        if entry is None:
+            return self._found(identifier, seen)
+        profile = self._change(entry.profile)
+        self._touch(profile, identifier, seen.t)
+        return profile
+
+    def _both(self, anonymous_id: str, user_id: str, seen: Seen) -> Profile:
+        world = self._world
+        anonymous = identifier_of("anonymous_id", anonymous_id)
+        user = identifier_of("user_id", user_id)
+        device = world.identifiers.get(anonymous)
+        owner = world.identifiers.get(user)
+        is_others = device is not None and bool(device.owners) and user not in device.owners
+        if is_others:
+            profile = self._owned(user, seen)
+        elif owner is None:
+            profile = self._add_user(device, anonymous, user, seen)
+        else:
+            profile = self._change(owner.profile)
+            self._touch(profile, user, seen.t)
+            if device is None:
+                self._link(profile, anonymous, seen)
+            elif device.profile != profile.id:
+                profile = self._merge(profile, self._change(device.profile), anonymous, seen)
+            else:
+                self._touch(profile, anonymous, seen.t)
+        self._own(anonymous, user)
+        return profile
+
+    def _add_user(
+        self, device: Identifier | None, anonymous: str, user: str, seen: Seen
+    ) -> Profile:
+        if device is None:
+            profile = self._found(anonymous, seen)
+        else:
+            profile = self._change(device.profile)
+            self._touch(profile, anonymous, seen.t)
+        self._link(profile, user, seen)
+        return profile
+
+    def _own(self, anonymous: str, user: str) -> None:
+        entry = self._world.identifiers.get(anonymous)
+        if entry is not None and user not in entry.owners and len(entry.owners) < LINKS_MAX:
+            changed = self._world.identifiers.change(anonymous)
+            assert changed is not None, "it was there a moment ago"
+            changed.owners.append(user)
+
+    def _found(self, identifier: str, seen: Seen) -> Profile:
+        profile = Profile(
+            id=profile_id_of(self._secret, identifier),
+            assignment_key=identifier,
+            first_seen=seen.t,
+            last_seen=seen.t,
+        )
+        self._world.profiles.put(profile.id, profile)
+        self._world.identifiers.put(identifier_of("profile", profile.id), Identifier(profile.id))
+        self._link(profile, identifier, seen)
+        return profile
+
+    def _link(self, profile: Profile, identifier: str, seen: Seen, merged: str = "") -> None:
+        if len(profile.identifiers) >= LINKS_MAX:
+            self._world.count("identity.links_refused")
+            return
+        profile.links.append(Link(identifier, seen.rule, seen.message_id, seen.t, merged))
+        if identifier not in profile.identifiers:
+            profile.identifiers[identifier] = (seen.t, seen.t)
+            entry = self._world.identifiers.change(identifier)
+            if entry is None:
+                self._world.identifiers.put(identifier, Identifier(profile.id))
+            else:
+                entry.profile = profile.id
+
+    def _touch(self, profile: Profile, identifier: str, t: float) -> None:
+        first, last = profile.identifiers.get(identifier, (t, t))
+        profile.identifiers[identifier] = (min(first, t), max(last, t))
+
+    def _change(self, profile_id: str) -> Profile:
+        profile = self._world.profiles.change(profile_id)
+        assert profile is not None, f"an identifier names profile {profile_id}, which is not there"
+        return profile
+
+    def _merge(self, one: Profile, other: Profile, identifier: str, seen: Seen) -> Profile:
+        """Make one person of two: the older one's id, holdout key and arm stay."""
+        older, newer = sorted((one, other), key=lambda profile: (profile.first_seen, profile.id))
+        if len(older.links) + len(newer.links) >= LINKS_MAX:
+            self._world.count("identity.merges_refused")
+            return one
+        self._merge_assignment(older, newer)
+        _merge_history(older, newer)
+        older.links = sorted([*older.links, *newer.links], key=lambda link: link.t)
+        older.links.append(Link(identifier, seen.rule, seen.message_id, seen.t, newer.id))
+        for name, (first, last) in newer.identifiers.items():
+            mine = older.identifiers.get(name, (first, last))
+            older.identifiers[name] = (min(mine[0], first), max(mine[1], last))
+        for name in [*newer.identifiers, identifier_of("profile", newer.id)]:
+            entry = self._world.identifiers.change(name)
+            assert entry is not None, f"{name} was a profile's identifier"
+            entry.profile = older.id
+        # Ids that came in with earlier merges go on leading here, too.
+        for link in newer.links:
+            if link.merged:
+                gone = self._world.identifiers.change(identifier_of("profile", link.merged))
+                if gone is not None:
+                    gone.profile = older.id
+        self._world.profiles.delete(newer.id)
+        self._world.count("identity.merges")
+        return older
+
+    def _merge_assignment(self, older: Profile, newer: Profile) -> None:
+        """Move the newer one's units to the older one's arms, and count visitors who had both."""
+        had_both = False
+        for key, theirs in newer.placements.items():
+            moments = self._world.moments.change(key)
+            if moments is None:
+                self._world.moments.put(key, moments := ArmsMoments())
+            mine = older.placements.get(key)
+            if mine is None:
+                share = self._share_of(key)
+                is_held = holdout_position(self._secret, older.assignment_key) < share
+                mine = older.placements[key] = AtPlacement(
+                    arm="holdout" if is_held else "personalized"
+                )
+            elif mine.arm:
+                add_unit(moments.of(mine.arm), mine, -1)
+            if theirs.arm:
+                add_unit(moments.of(theirs.arm), theirs, -1)
+            if theirs.arm and mine.arm != theirs.arm:
+                had_both = True
+                moments.merged_units += 1
+            _merge_placement(mine, theirs)
+            add_unit(moments.of(mine.arm), mine)
+        if had_both or newer.is_arm_merged:
+            older.is_arm_merged = True
+            self._world.count("identity.arm_merges")
+
+    def _share_of(self, key: str) -> float:
+        placement = self._world.placements.get(key)
+        share = placement.holdout if placement is not None and key != ALL_PLACEMENTS else None
+        return self._world.holdout_share if share is None else share
+
+
+def _merge_history(older: Profile, newer: Profile) -> None:
+    recent_last = newer if newer.last_seen >= older.last_seen else older
+    # What was declared last holds; of consent, the more restrictive holds.
+    first, last = (older, newer) if recent_last is newer else (newer, older)
+    older.traits = first.traits | last.traits
+    older.consent = {
+        purpose: older.consent.get(purpose, True) and newer.consent.get(purpose, True)
+        for purpose in [
+            *older.consent,
+            *(name for name in newer.consent if name not in older.consent),
+        ]
+    }
+    older.gpc = older.gpc or newer.gpc
+    older.session_started = recent_last.session_started
+    older.session_depth = recent_last.session_depth
+    older.sessions += newer.sessions
+    older.last_seen = recent_last.last_seen
+    older.value += newer.value
+    older.orders += newer.orders
+    counters.merge(older.counters, newer.counters)
+    older.recent = sorted([*older.recent, *newer.recent], key=lambda event: event.t)[
+        -RECENT_EVENTS_MAX:
+    ]
+    purchases = sorted({**older.purchases, **newer.purchases}.items(), key=lambda entry: entry[1])
+    older.purchases = dict(purchases[-PURCHASES_MAX:])
+
+
+def _merge_placement(mine: AtPlacement, theirs: AtPlacement) -> None:
+    mine.decisions += theirs.decisions
+    mine.exposures += theirs.exposures
+    mine.outcomes += theirs.outcomes
+    mine.value += theirs.value
+    mine.open = sorted([*mine.open, *theirs.open], key=_offset_of)[-OPEN_DECISIONS_MAX:]
+    mine.shown = sorted([*mine.shown, *theirs.shown])[-OPEN_DECISIONS_MAX:]
+    if not mine.sticky_id:
+        mine.sticky_id, mine.sticky_until = theirs.sticky_id, theirs.sticky_until
+        mine.sticky_session, mine.sticky_request = theirs.sticky_session, theirs.sticky_request
+
+
+def _offset_of(decision_id: str) -> int:
+    return int(decision_id.split("-")[1], 36)

@@ -1,0 +1,333 @@
+"""The fold: one record of the log after another, into the world.
+
+The same code runs behind the door, after a crash, in a rebuild and in a replay; it reads no clock, no
+randomness and nothing but the record and the world, so the same log always gives the same world.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from tailorbird.features import counters
+from tailorbird.limits import PURCHASES_MAX, RECENT_EVENTS_MAX, TRAITS_BYTES_MAX, TRAITS_MAX
+from tailorbird.live.decision_ids import decision_id
+from tailorbird.live.profiles import known
+from tailorbird.live.seen import key_of
+from tailorbird.live.world import World
+from tailorbird.process import sessions
+from tailorbird.process.attribution import Attribution, Facts
+from tailorbird.process.identity import Resolver, Seen
+from tailorbird.rankers.base import weight_of
+from tailorbird.rankers.covisitation import STEPS_BACK
+from tailorbird.schema.decision import LoggedDecision
+from tailorbird.schema.events import Event, LoggedEvent, LoggedOutcome, name_of
+from tailorbird.schema.item import ItemDeleted, ItemPatched, ItemsPut, patched
+from tailorbird.schema.profile import Profile, Recent
+from tailorbird.schema.records import (
+    ConsentChanged,
+    LogRecord,
+    PlacementDeleted,
+    PlacementPut,
+    Suppressed,
+    decode,
+)
+from tailorbird.stores.log import Log, Record
+
+_ITEM_FIELDS = ("product_id", "productId", "item_id", "itemId", "sku", "article_id", "content_id")
+_PRODUCTS_MAX = 50  # Lines of one order that count for items and categories; more is a bulk import.
+_PURCHASE = "Order Completed"
+_EXPOSURES = ("Decision Viewed", "Experiment Viewed")
+
+_event_decoder = msgspec.json.Decoder(Event)
+
+
+def decode_event(raw: msgspec.Raw | bytes) -> Event:
+    """Return the event of its logged bytes, which passed validation before they were logged."""
+    return _event_decoder.decode(raw)
+
+
+class Fold:
+    """Folds records into one world."""
+
+    def __init__(self, world: World, secret: bytes, log: Log) -> None:
+        self.world = world
+        self._secret = secret
+        self._log = log
+        self._resolver = Resolver(world, secret)
+        self._attribution = Attribution(world, secret, self._find_decision)
+        self._handlers: dict[type, Callable[[int, Any], None]] = {
+            LoggedEvent: self._event,
+            LoggedDecision: self._decision,
+            LoggedOutcome: self._outcome,
+            ItemsPut: self._items_put,
+            ItemPatched: self._item_patched,
+            ItemDeleted: self._item_deleted,
+            PlacementPut: self._placement_put,
+            PlacementDeleted: self._placement_deleted,
+            ConsentChanged: self._consent_changed,
+            Suppressed: self._suppressed,
+        }
+
+    def apply(self, record: Record) -> None:
+        """Fold one record as read from the log."""
+        self.apply_record(record.offset, decode(record.kind, record.payload))
+
+    def apply_record(self, offset: int, record: LogRecord) -> None:
+        """Fold one record that is at hand."""
+        self._handlers[type(record)](offset, record)
+        self.world.offset = offset + 1
+
+    def apply_event(self, offset: int, logged: LoggedEvent, event: Event) -> None:
+        """Fold an event that is decoded already: the way from the door."""
+        self._fold_event(offset, logged, event)
+        self.world.offset = offset + 1
+
+    # --- events -------------------------------------------------------------------------------------
+
+    def _event(self, offset: int, logged: LoggedEvent) -> None:
+        self._fold_event(offset, logged, decode_event(logged.e))
+
+    def _fold_event(self, offset: int, logged: LoggedEvent, event: Event) -> None:
+        world = self.world
+        if not world.seen.add(key_of(event.message_id), logged.r):
+            world.count("events.duplicate")
+            return
+        t = logged.t
+        world.newest = max(world.newest, logged.r)
+        profile = self._resolve(event, t)
+        name = name_of(event)
+        properties = event.properties or {}
+        items, item_categories = self._items_of(name, properties)
+        if profile is not None:
+            profile.version = offset
+            sessions.observe(profile, t)
+            _declare(profile, event, logged)
+            self._observe_behaviour(profile, event, (name, t), items, item_categories)
+        self._attribute(profile, name, t, Facts(properties, set(items)))
+
+    def _resolve(self, event: Event, t: float) -> Profile | None:
+        seen = Seen(event.type, event.message_id, t)
+        anonymous_id, user_id = known(event.anonymous_id), known(event.user_id)
+        previous_id = known(event.previous_id)
+        if event.type == "alias" and previous_id is not None and user_id is not None:
+            return self._resolver.alias(previous_id, user_id, seen)
+        profile = self._resolver.resolve(anonymous_id, user_id, seen)
+        traits = event.traits if event.type == "identify" else None
+        email = None if traits is None else traits.get("email")
+        if profile is not None and isinstance(email, str) and known(email) is not None:
+            self._resolver.attach(profile, f"email:{email.strip().lower()[:320]}", seen)
+        return profile
+
+    def _observe_behaviour(
+        self,
+        profile: Profile,
+        event: Event,
+        when: tuple[str, float],
+        items: list[str],
+        categories: list[str],
+    ) -> None:
+        name, t = when
+        counters.count(profile.counters, f"e:{name}", t)
+        for category in categories:
+            counters.count(profile.counters, f"c:{category}", t)
+        self._observe_items(profile, name, t, items)
+        entry = Recent(t, name, items[0] if items else "", categories[0] if categories else "")
+        ring = profile.recent
+        if ring and ring[-1].t > t:
+            ring.append(entry)
+            ring.sort(key=lambda recent: recent.t)
+        else:
+            ring.append(entry)
+        if len(ring) > RECENT_EVENTS_MAX:
+            del ring[0]
+        if name == _PURCHASE:
+            profile.orders += 1
+            profile.value += _number(event.properties, "revenue", "total", "value")
+            for item in items:
+                profile.purchases.pop(item, None)
+                profile.purchases[item] = t
+            while len(profile.purchases) > PURCHASES_MAX:
+                del profile.purchases[next(iter(profile.purchases))]
+
+    def _observe_items(self, profile: Profile, name: str, t: float, items: list[str]) -> None:
+        if not items or name in _EXPOSURES:
+            return
+        world = self.world
+        before = self._items_before(profile, items) if len(items) == 1 else None
+        weight = weight_of(name)
+        for item in items:
+            index, is_new = world.catalogue.seen(item)
+            if index < 0:
+                world.count("items.refused")
+                continue
+            if is_new:
+                world.shelve(index)
+            world.popularity.observe(index, t, weight)
+            world.count_item(index)
+            if before is not None and len(before):
+                world.covisitation.observe(before, index)
+                for other in before.tolist():
+                    world.count_item(other)
+
+    def _items_before(
+        self, profile: Profile, items: list[str]
+    ) -> np.ndarray[Any, np.dtype[np.int32]]:
+        """Return indices of the visitor's last distinct items, newest first, without `items`."""
+        index = self.world.catalogue.index
+        found: dict[int, None] = {}
+        for recent in reversed(profile.recent):
+            if recent.item and recent.item not in items:
+                position = index.get(recent.item)
+                if position is not None:
+                    found[position] = None
+                    if len(found) == STEPS_BACK:
+                        break
+        return np.fromiter(found, np.int32, len(found))
+
+    def _items_of(self, name: str, properties: dict[str, Any]) -> tuple[list[str], list[str]]:
+        """Return the items that an event names, and the categories it is about."""
+        items: list[str] = []
+        categories: list[str] = []
+        catalogue = self.world.catalogue
+        products = properties.get("products")
+        lines = [properties, *(products[:_PRODUCTS_MAX] if isinstance(products, list) else ())]
+        for line in lines:
+            if not isinstance(line, dict):
+                continue
+            key = _text(line, _ITEM_FIELDS)
+            category = line.get("category")
+            if key is not None:
+                if key not in items:
+                    items.append(key)
+                item = catalogue.get(key)
+                if item is not None and item.categories:
+                    category = item.categories[0]
+            if isinstance(category, str) and category and category not in categories:
+                categories.append(category[:200])
+        return items, categories
+
+    def _attribute(self, profile: Profile | None, name: str, t: float, facts: Facts) -> None:
+        if name == "Decision Viewed" and facts.decision_id is not None:
+            self._attribution.exposure(facts.decision_id, t)
+        elif name in _EXPOSURES and profile is not None:
+            properties = facts.properties
+            placement = _text(
+                properties, ("placement", "experimentId", "experiment_id", "experimentName")
+            )
+            arm = _text(properties, ("variationId", "variation_id", "variationName", "variant"))
+            if facts.decision_id is not None:
+                self._attribution.exposure(facts.decision_id, t)
+            elif placement is not None:
+                self._attribution.exposure_by_window(profile, placement, arm, t)
+        self._attribution.event(profile, name, t, facts)
+
+    # --- the other records --------------------------------------------------------------------------
+
+    def _decision(self, offset: int, decision: LoggedDecision) -> None:
+        profile = None
+        self.world.newest = max(self.world.newest, decision.r)
+        if decision.founded_on is not None:
+            seen = Seen("decide", "", decision.t)
+            profile = self._resolver.found_on(decision.founded_on, seen)
+        elif decision.profile is not None:
+            profile = self.world.profiles.change(decision.profile)
+        if profile is not None:
+            profile.version = offset
+        self._attribution.decision_made(decision_id(self._secret, offset), decision, profile)
+
+    def _outcome(self, _offset: int, outcome: LoggedOutcome) -> None:
+        if not self.world.seen.add(key_of(outcome.m), outcome.r):
+            self.world.count("events.duplicate")
+            return
+        value = 1.0 if outcome.value is None else outcome.value
+        self._attribution.outcome(outcome.decision_id, outcome.goal, outcome.t, value)
+
+    def _items_put(self, _offset: int, put: ItemsPut) -> None:
+        for item in put.items:
+            self.world.shelve(self.world.catalogue.put(item))
+
+    def _item_patched(self, _offset: int, change: ItemPatched) -> None:
+        item = self.world.catalogue.get(change.id)
+        if item is not None:
+            self.world.shelve(self.world.catalogue.put(patched(item, change.patch)))
+
+    def _item_deleted(self, _offset: int, deleted: ItemDeleted) -> None:
+        index = self.world.catalogue.remove(deleted.id)
+        if index is not None:
+            self.world.shelve(index)
+
+    def _placement_put(self, _offset: int, put: PlacementPut) -> None:
+        self.world.put_placement(put.placement)
+
+    def _placement_deleted(self, _offset: int, deleted: PlacementDeleted) -> None:
+        self.world.delete_placement(deleted.key)
+
+    def _consent_changed(self, offset: int, change: ConsentChanged) -> None:
+        profile = self._resolver.found_on(change.identifier, Seen("consent", "", change.r))
+        profile.version = offset
+        profile.consent |= change.consent
+
+    def _suppressed(self, _offset: int, record: Suppressed) -> None:
+        self.world.suppress(record.hashes, is_lifted=record.is_lifted)
+
+    def _find_decision(self, offset: int) -> LoggedDecision | None:
+        record = self._log.get(offset)
+        if record is None:
+            return None
+        found = decode(record.kind, record.payload)
+        return found if isinstance(found, LoggedDecision) else None
+
+
+def _declare(profile: Profile, event: Event, logged: LoggedEvent) -> None:
+    """Take over what the event says of the person: traits and consent."""
+    if logged.gpc:
+        profile.gpc = True
+    context = event.context
+    declared = event.traits if event.type == "identify" else None
+    if declared is None and context is not None and event.type != "group":
+        declared = context.traits
+    if declared:
+        _merge_traits(profile, declared)
+    consent = (
+        context.consent.category_preferences if context is not None and context.consent else None
+    )
+    if event.event == "Segment Consent Preference Updated" and event.properties:
+        preferences = event.properties.get("categoryPreferences")
+        consent = preferences if isinstance(preferences, dict) else consent
+    if consent:
+        for category, is_allowed in consent.items():
+            if isinstance(is_allowed, bool):
+                profile.consent[category.lower()] = is_allowed
+
+
+def _merge_traits(profile: Profile, declared: dict[str, Any]) -> None:
+    """Set traits up to their limits; a trait set to null goes."""
+    traits = profile.traits
+    before = dict(traits)
+    for name, value in declared.items():
+        if value is None:
+            traits.pop(name, None)
+        elif name in traits or len(traits) < TRAITS_MAX:
+            traits[name] = value
+    if traits != before and len(msgspec.json.encode(traits)) > TRAITS_BYTES_MAX:
+        profile.traits = before
+
+
+def _text(values: dict[str, Any], names: tuple[str, ...]) -> str | None:
+    for name in names:
+        value = values.get(name)
+        if isinstance(value, str) and value:
+            return value[:500]
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+    return None
+
+
+def _number(values: dict[str, Any] | None, *names: str) -> float:
+    for name in names:
+        value = (values or {}).get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12:  # noqa: PLR2004
+            return float(value)
+    return 0.0

@@ -1,0 +1,56 @@
+"""Popularity: how often items were wanted lately, decayed with a half-life of seven days.
+
+Popularity of the last days beats far cleverer models on a global time split (see the sources in
+docs/reference/rankers.md), so it is both a source of candidates and what the holdout gets.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tailorbird.limits import REFRESH_UPDATES
+
+HALF_LIFE_SECONDS = 7 * 86400.0
+_FIRST_CAPACITY = 1024
+
+
+class Popularity:
+    """Decayed counts by item index, with a ranking renewed every `REFRESH_UPDATES` counts.
+
+    The renewal is counted in updates, not in time, so that folding the log again gives the same
+    ranking at the same offset.
+    """
+
+    def __init__(self) -> None:
+        self.weights: NDArray[np.float64] = np.zeros(_FIRST_CAPACITY)
+        self.last: NDArray[np.float64] = np.zeros(_FIRST_CAPACITY)
+        self.updates = 0
+        self.newest = 0.0
+        self.version = 0
+
+    def observe(self, item: int, t: float, weight: float) -> None:
+        """Count `weight` for `item` at time `t`; order of arrival does not matter."""
+        self.reserve(item + 1)
+        last = self.last.item(item)
+        newest = t if t > last else last
+        decayed = (
+            self.weights.item(item) * 2.0 ** (-(newest - last) / HALF_LIFE_SECONDS) if last else 0.0
+        )
+        self.weights[item] = decayed + weight * 2.0 ** (-(newest - t) / HALF_LIFE_SECONDS)
+        self.last[item] = newest
+        self.newest = max(self.newest, t)
+        self.updates += 1
+        if self.updates % REFRESH_UPDATES == 0:
+            self.version += 1
+
+    def scores(self, items: NDArray[np.int32]) -> NDArray[np.float64]:
+        """Return the decayed counts of `items`, shape (len(items),), as of the newest count."""
+        age = self.newest - self.last[items]
+        decayed: NDArray[np.float64] = self.weights[items] * np.exp2(-age / HALF_LIFE_SECONDS)
+        return decayed
+
+    def reserve(self, size: int) -> None:
+        """Make room for `size` items."""
+        if size > len(self.weights):
+            grown = max(2 * len(self.weights), size)
+            self.weights = np.pad(self.weights, (0, grown - len(self.weights)))
+            self.last = np.pad(self.last, (0, grown - len(self.last)))

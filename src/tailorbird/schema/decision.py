@@ -1,0 +1,89 @@
+"""Decisions: what was asked, what was answered, with what probability, and why.
+
+A decision's id names its place in the log (`d-<offset>-<check>`), so that an exposure or outcome
+finds it without an index; the check is keyed, so that ids cannot be made up.
+"""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from tailorbird.limits import COUNT_MAX, REQUEST_ITEMS_MAX
+from tailorbird.schema.placement import Identity
+
+
+class VisitorRef(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """Who asks, as the request names them."""
+
+    anonymous_id: Identity | None = None
+    user_id: Identity | None = None
+
+
+ItemIds = Annotated[tuple[str, ...], Meta(max_length=REQUEST_ITEMS_MAX)]
+
+
+class PlacementRequest(msgspec.Struct, frozen=True, rename="camel"):
+    """One placement in a request."""
+
+    key: str
+    count: Annotated[int, Meta(ge=1, le=COUNT_MAX)] | None = None
+    exclude: ItemIds = ()
+    candidates: ItemIds | None = None
+
+
+class Step(msgspec.Struct, rename="camel", omit_defaults=True):
+    """What one step of the cascade did."""
+
+    step: str
+    removed: int = 0
+    detail: str = ""
+
+
+class LoggedChoice(msgspec.Struct, frozen=True, rename="camel", array_like=True):
+    """A choice in the log: id, propensity of this slot, score, reasons."""
+
+    id: str
+    propensity: float
+    score: float
+    because: list[str]
+
+
+class LoggedDecision(
+    msgspec.Struct, frozen=True, tag_field="k", tag="decision", omit_defaults=True
+):
+    """One decision in the log. Whatever the fold of it needs is in it."""
+
+    t: float
+    """The time it was made for, epoch seconds."""
+    r: float
+    """The time it was made at; differs from `t` only where the request said `at`."""
+    placement: str
+    reason: str
+    rung: str
+    choices: list[LoggedChoice]
+    arms: list[str] = []
+    """What the policy chose among, and each one's probability, in the same order."""
+    probabilities: list[float] = []
+    arm: str | None = None
+    """What was drawn; None where nothing was drawn."""
+    seed: float = 0.0
+    """The uniform number that the draw used."""
+    holdout: str = "none"
+    """`personalized`, `holdout` or `none`."""
+    profile: str | None = None
+    founded_on: str | None = None
+    """`type:value` of a visitor of whom this decision is the first that is heard."""
+    profile_version: int = -1
+    """Log offset of the last record folded into the profile that was used."""
+    policy: str = ""
+    policy_version: int = 0
+    explored: bool = False
+    is_learned: bool = False
+    """Whether it teaches the policy (drawn from probabilities, not a fallback or a holdout)."""
+    sticky_until: float = 0.0
+    request: str = ""
+    """A digest of the request's parameters: a sticky answer is given to the same question only."""
+    steps: list[Step] = []
+    took_ms: float = 0.0
+    timings_us: dict[str, float] = {}

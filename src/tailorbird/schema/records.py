@@ -1,0 +1,85 @@
+"""The records of the log, one tagged union: the only registry of what the fold understands."""
+
+import msgspec
+
+from tailorbird.schema.decision import LoggedDecision
+from tailorbird.schema.events import LoggedEvent, LoggedOutcome
+from tailorbird.schema.item import ItemDeleted, ItemPatched, ItemsPut
+from tailorbird.schema.placement import Placement
+
+
+class PlacementPut(msgspec.Struct, frozen=True, tag_field="k", tag="placement_put"):
+    """A placement declared or changed."""
+
+    r: float
+    placement: Placement
+
+
+class PlacementDeleted(msgspec.Struct, frozen=True, tag_field="k", tag="placement_delete"):
+    """A placement taken away."""
+
+    r: float
+    key: str
+
+
+class ConsentChanged(msgspec.Struct, frozen=True, tag_field="k", tag="consent"):
+    """What a person allows, by purpose, said through the API."""
+
+    r: float
+    identifier: str
+    consent: dict[str, bool]
+
+
+class Suppressed(msgspec.Struct, frozen=True, tag_field="k", tag="suppress"):
+    """Identifiers, as keyed hashes, that the door refuses from now on (or again accepts)."""
+
+    r: float
+    hashes: tuple[str, ...]
+    is_lifted: bool = False
+
+
+LogRecord = (
+    LoggedEvent
+    | LoggedDecision
+    | LoggedOutcome
+    | ItemsPut
+    | ItemPatched
+    | ItemDeleted
+    | PlacementPut
+    | PlacementDeleted
+    | ConsentChanged
+    | Suppressed
+)
+
+KINDS: dict[type, int] = {
+    LoggedEvent: 1,
+    LoggedDecision: 2,
+    LoggedOutcome: 3,
+    ItemsPut: 4,
+    ItemPatched: 5,
+    ItemDeleted: 6,
+    PlacementPut: 7,
+    PlacementDeleted: 8,
+    ConsentChanged: 9,
+    Suppressed: 10,
+}
+"""The number by which a frame of the log names its record. Numbers are never given out again."""
+
+_encoder = msgspec.json.Encoder()
+_decoders = {kind: msgspec.json.Decoder(record) for record, kind in KINDS.items()}
+
+
+def encode(record: LogRecord) -> tuple[int, bytes]:
+    """Return the kind and the payload of a record."""
+    return KINDS[type(record)], _encoder.encode(record)
+
+
+def decode(kind: int, payload: bytes) -> LogRecord:
+    """Return the record of a payload.
+
+    Raises:
+        KeyError: The kind is not known: the log was written by a later version.
+        msgspec.DecodeError: The payload is not such a record.
+    """
+    record: LogRecord = _decoders[kind].decode(payload)
+    return record
