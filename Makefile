@@ -12,6 +12,8 @@ RUNTIME := .venv/.runtime.stamp
 DEVELOPMENT := .venv/.development.stamp
 NODE_CLIENTS := .deps/node-clients.stamp
 PYTHON_CLIENTS := .deps/python-clients.stamp
+# A benchmark is a module that can be run; the others in the folder serve them.
+BENCHMARKS = $(basename $(notdir $(shell grep -l '^if __name__ ==' benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo serve test check format bench lock node python-clients chromium clean
@@ -40,8 +42,12 @@ format: $(DEVELOPMENT) ## Format the code and mend what the linter can.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(DEVELOPMENT) ## Run the benchmarks against their budgets.
-	$(BIN)/python -m benchmarks $(ARGS)
+bench: $(DEVELOPMENT) ## Run every benchmark against its budget; ARGS="--fast" for short ones.
+	@failed=; for name in $(BENCHMARKS); do \
+		echo "== $$name"; \
+		$(BIN)/python -m benchmarks.$$name --check $(ARGS) || failed="$$failed $$name"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
 
 lock: $(DEVELOPMENT) ## Take the newest versions of all dependencies and pin them in constraints.txt.
 	$(BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[dev]'

@@ -4,18 +4,17 @@ Where a client, Node or Chromium is not installed, the tests that need it are sk
 name; with `CI=true` that is a failure, because then `make test` was to have installed it.
 """
 
-import json
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
+from tests.e2e.clients import Clients
 from tests.e2e.proxy import RecordingProxy
-from tests.e2e.site import Site
+from tests.e2e.storefront import Site
 from tests.serving import Server
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +22,6 @@ NODE_FOLDER = ROOT / "tests/clients/node"
 PYTHON_FOLDER = ROOT / "tests/clients/python"
 CLIENT_PYTHON = ROOT / ".deps/python-clients/bin/python"
 CLIENT_PYTHON_STAMP = ROOT / ".deps/python-clients.stamp"  # Made once pip is done.
-CLIENT_SECONDS_MAX = 60.0  # Longer than any client's own retries in these tests.
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM_FLAGS = (
     "--disable-background-networking",
@@ -33,32 +31,6 @@ CHROMIUM_FLAGS = (
     "--disable-sync",
     "--no-first-run",
 )
-
-
-class Clients:
-    """Client scripts of one language: each takes a JSON plan and reports what its library said."""
-
-    def __init__(self, program: Path, folder: Path) -> None:
-        self.folder = folder
-        self._program = program
-
-    def run(self, script: str, plan: dict[str, Any]) -> dict[str, Any]:
-        """Run one script by the plan; a client that crashes fails the test and is quoted."""
-        # A proxy of this machine's own has no business between a client and loopback.
-        direct = {name: v for name, v in os.environ.items() if not name.lower().endswith("_proxy")}
-        done = subprocess.run(
-            [self._program, script],
-            input=json.dumps(plan),
-            capture_output=True,
-            check=False,
-            cwd=self.folder,
-            env=direct,
-            text=True,
-            timeout=CLIENT_SECONDS_MAX,
-        )
-        assert done.returncode == 0, f"{script} ended with {done.returncode}:\n{done.stderr}"
-        report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return report
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page
 from tests.e2e.calls import EVENTS, journey, without
-from tests.e2e.conftest import Clients
+from tests.e2e.clients import Clients
 from tests.e2e.flags import HERO, declare
 from tests.e2e.people import Person, arrived, eventually
 from tests.e2e.proxy import Exchange, LostAnswer, RecordingProxy
-from tests.e2e.site import Site
+from tests.e2e.storefront import Site
 from tests.serving import Server
 
 

@@ -1,4 +1,4 @@
-"""The demo as a user runs it: its figures agree with one another, and with what the server keeps."""
+"""The demo as a user runs it: its figures agree with one another and with what the server keeps."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from serving import Server
+from tests.serving import Server
 
 RUN_SECONDS_MAX = 150.0
 LINES = 2_500
@@ -78,13 +78,13 @@ def test_the_rates_and_the_lift_are_those_of_the_counts(figures):
     assert hits["low"] < hits["lift"] < hits["high"]
 
 
-def test_the_strategy_that_must_win_in_the_simulated_shop_wins(figures):
+def test_a_strategy_that_sees_what_goes_together_wins_in_the_simulated_shop(figures):
     arms = {arm["id"]: arm for arm in figures["policy"]}
     rate = {name: arm["successes"] / arm["trials"] for name, arm in arms.items()}
-    assert rate["together"] > rate["bestsellers"]
-    assert arms["together"]["probability"] > arms["bestsellers"]["probability"]
+    assert max(rate["together"], rate["mixed"]) > max(rate["bestsellers"], rate["again"])
+    assert arms["together"]["probability"] + arms["mixed"]["probability"] > 0.99
     assert sum(arm["probability"] for arm in arms.values()) == pytest.approx(1.0, abs=1e-6)
-    assert figures["hitRate"]["lift"] > 0
+    assert figures["hitRate"]["low"] > 0
 
 
 def test_the_story_is_of_a_visitor_who_was_personalized(figures):

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from tests.e2e.conftest import Clients
+from tests.e2e.clients import Clients
 from tests.e2e.flags import HERO, declare
 from tests.serving import Server
 

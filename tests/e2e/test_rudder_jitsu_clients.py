@@ -5,7 +5,7 @@ import json
 from collections import Counter
 
 from tests.e2e.calls import EVENTS, journey, without
-from tests.e2e.conftest import Clients
+from tests.e2e.clients import Clients
 from tests.e2e.people import arrived
 from tests.e2e.proxy import LostAnswer
 

@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 from tests.e2e.calls import EVENTS, journey
-from tests.e2e.conftest import Clients
+from tests.e2e.clients import Clients
 from tests.e2e.people import Person, arrived, person
 from tests.e2e.proxy import LostAnswer, RecordingProxy, Refusal
 from tests.serving import Server

@@ -1,4 +1,4 @@
-"""Readouts over many simulated experiments: intervals that hold what they say, splits that are seen.
+"""Readouts over many simulated experiments: intervals that hold what they say, seen splits.
 
 Each bound is three standard errors of a share p among n experiments: sqrt(p (1 - p) / n).
 """

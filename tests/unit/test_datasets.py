@@ -72,6 +72,21 @@ def test_lines_are_a_second_apart_and_a_customer_has_one_basket_at_a_time(tmp_pa
     assert second.start > first.lines[-1].t + 1
 
 
+def test_a_basket_that_is_listed_by_code_is_shuffled_and_that_is_said(tmp_path):
+    codes = list(range(22000, 22040))
+    listed = [f"1,{code},KIT,1,12/1/10 8:26,1,,UK" for code in codes]
+    shopped = [f"2,{code},KIT,1,12/1/10 8:27,1,7,UK" for code in codes[::2] + codes[1::2][::-1]]
+    short = [f"3,{code},KIT,1,12/1/10 8:28,1,8,UK" for code in codes[:5]]
+    shop = read_log(write_csv(tmp_path, *listed, *shopped, *short))
+    first, second, third = ([int(line.item) for line in b.lines] for b in shop.baskets)
+    assert first != codes
+    assert sorted(first) == codes
+    assert second == codes[::2] + codes[1::2][::-1]
+    assert third == codes[:5]
+    assert shop.notes == ("1 baskets are listed by stock code, not as shopped: they are shuffled",)
+    assert shop == read_log(tmp_path / "log.csv")
+
+
 def test_an_item_has_its_most_frequent_title_and_its_median_price(tmp_path):
     path = write_csv(
         tmp_path,
@@ -123,6 +138,11 @@ def test_a_log_without_a_needed_column_is_refused_by_its_name(tmp_path):
 def test_what_is_no_dataset_is_refused_by_its_name(name):
     with pytest.raises(ConfigurationError, match=name):
         load(name)
+
+
+def test_no_lines_at_all_are_refused():
+    with pytest.raises(ConfigurationError, match=r"--lines: at least 1 \(found 0\)"):
+        load("simulated", 0)
 
 
 def test_without_the_log_a_simulated_shop_stands_in_and_says_so(monkeypatch):

@@ -176,7 +176,9 @@ def test_a_split_is_tested_as_scipy_does(personalized: int, holdout: int) -> Non
     assert ratio.is_mismatch == (expected < MISMATCH_PVALUE)
 
 
-@pytest.mark.parametrize(("personalized", "holdout", "share"), [(0, 0, 0.1), (9, 0, 0.0), (0, 9, 1.0)])
+@pytest.mark.parametrize(
+    ("personalized", "holdout", "share"), [(0, 0, 0.1), (9, 0, 0.0), (0, 9, 1.0)]
+)
 def test_a_split_that_was_not_declared_is_not_checked(personalized, holdout, share) -> None:
     ratio = sample_ratio(personalized, holdout, share)
     assert ratio.pvalue is None
@@ -200,7 +202,7 @@ def test_the_delta_method_agrees_with_the_bootstrap(raw, arms) -> None:
 
 
 def test_decisions_of_one_visitor_are_not_independent() -> None:
-    # Ten visitors whose twenty decisions all end alike know as much as ten decisions, not two hundred.
+    # Ten visitors whose twenty decisions all end alike tell as much as ten decisions, not as 200.
     moments = UnitMoments()
     for unit in range(10):
         add_unit(moments, UnitTotals(decisions=20, outcomes=20 * (unit % 2)))
@@ -267,7 +269,9 @@ def test_values_of_both_signs_give_a_difference_and_no_lift(values: list[float])
     mean = float(np.mean(other) - np.mean(values))
     expected = (mean, interval.low, interval.high, result.pvalue)
     rounding = 1e-15 * max(map(abs, values)) + 1e-12
-    assert msgspec.structs.astuple(told.difference) == pytest.approx(expected, rel=1e-9, abs=rounding)
+    assert msgspec.structs.astuple(told.difference) == pytest.approx(
+        expected, rel=1e-9, abs=rounding
+    )
 
 
 @pytest.mark.parametrize("units", [2, 3, 1000, 100_000])

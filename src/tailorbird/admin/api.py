@@ -82,10 +82,10 @@ def profile_view(world: World, secret: bytes, profile: Profile, at: float) -> di
     }
 
 
-def decision_view(key: str, decision: LoggedDecision, mark: Mark | None) -> dict[str, Any]:
-    """Return a decision as it was made, and what became of it."""
-    view: dict[str, Any] = msgspec.to_builtins(decision)
-    view.pop("k", None)
+def decision_view(
+    key: str, decision: LoggedDecision, mark: Mark | None, because: list[list[str]]
+) -> dict[str, Any]:
+    """Return a decision as it was made, why, and what became of it."""
     return {
         "decisionId": key,
         "placement": decision.placement,
@@ -109,9 +109,9 @@ def decision_view(key: str, decision: LoggedDecision, mark: Mark | None) -> dict
                 "rank": rank,
                 "propensity": choice.propensity,
                 "score": choice.score,
-                "because": choice.because,
+                "because": reasons,
             }
-            for rank, choice in enumerate(decision.choices, 1)
+            for rank, (choice, reasons) in enumerate(zip(decision.choices, because, strict=True), 1)
         ],
         "steps": msgspec.to_builtins(decision.steps),
         "profileVersion": decision.profile_version,

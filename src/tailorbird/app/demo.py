@@ -187,7 +187,7 @@ def run_demo(options: DemoOptions) -> int:
         TailorbirdError: The server did not start or stopped answering.
     """
     tell = sys.stderr if options.is_json else sys.stdout
-    shop = load(options.dataset, options.lines or _fast_lines(options))
+    shop = load(options.dataset, _lines_max(options))
     tell.write(_introduction(shop))
     with _folder(options.data, is_kept=not options.is_json) as data:
         with serving(data, options.environment) as server:
@@ -208,8 +208,10 @@ def _perform(shop: Shop, server: "OwnServer", clock: Clock) -> Figures:
     return _figures(shop, meter, clock.elapsed() - started, server.api)
 
 
-def _fast_lines(options: DemoOptions) -> int | None:
-    return FAST_LINES.get(options.dataset, FAST_LINES_DEFAULT) if options.is_fast else None
+def _lines_max(options: DemoOptions) -> int | None:
+    if options.lines is not None or not options.is_fast:
+        return options.lines
+    return FAST_LINES.get(options.dataset, FAST_LINES_DEFAULT)
 
 
 def _drive(shop: Shop, door: Door, plan: Plan, clock: Clock) -> Meter:

@@ -205,7 +205,8 @@ class Doors:
         request.gpc = exchange.has_gpc
         answers = self.engine.decider.decide(request)
         self.served["decisions"] += len(answers.answers)
-        return Response(200, render_answers(answers, is_trusted=is_trusted, explain=asked.explain))
+        because = self.engine.decider.because if asked.explain else None
+        return Response(200, render_answers(answers, is_trusted=is_trusted, because=because))
 
     def decide_by_query(self, exchange: Exchange) -> Response:
         """Answer `GET /v1/decide`, as JSON or as HTML."""
@@ -310,7 +311,7 @@ class Doors:
         self._require_key(key)
         host = exchange.text_header(b"host") or "127.0.0.1"
         scheme = exchange.text_header(b"x-forwarded-proto") or "http"
-        segment = {
+        segment: dict[str, Any] = {
             "apiKey": key,
             "apiHost": f"{host}/v1",
             "protocol": "https" if scheme == "https" else "http",
@@ -461,7 +462,7 @@ def _refusal(collected: Collected, status: int) -> Response:
         "success": status == 200,
         "accepted": len(accepted),
         "rejected": len(faults),
-    }  # noqa: PLR2004
+    }
     if status != 200:  # noqa: PLR2004
         detail = "; ".join(f"{error['path']}: {error['rule']}" for error in errors[:5])
         body |= {
@@ -473,7 +474,7 @@ def _refusal(collected: Collected, status: int) -> Response:
     body["errors"] = errors
     return Response(
         status, msgspec.json.encode(body), PROBLEM if status != 200 else b"application/json"
-    )  # noqa: PLR2004
+    )
 
 
 def _time(text: str | None, path: str, now: float) -> float:
@@ -502,7 +503,7 @@ def _count(text: str | None) -> int | None:
         or not text.isascii()
         or len(text) > 4
         or not 1 <= int(text) <= COUNT_MAX
-    ):  # noqa: PLR2004
+    ):
         raise InvalidInputError(Fault("count", f"a whole number from 1 to {COUNT_MAX}", text))
     return int(text)
 

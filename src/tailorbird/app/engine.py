@@ -36,6 +36,8 @@ from tailorbird.stores.sqlite import SqliteState
 logger = logging.getLogger("tailorbird")
 
 _EVENT_KIND = KINDS[LoggedEvent]
+_DECISION_KIND = KINDS[LoggedDecision]
+_WRITES_BETWEEN_CHECKS = 64  # Counting what waits for a commit costs as much as folding an event.
 _encoder = msgspec.json.Encoder()
 
 
@@ -61,7 +63,7 @@ class Engine:
         self.log: Log = SegmentLog(folder / "log")
         self.rejects: Log = SegmentLog(folder / "rejects")
         settings = Settings(options.holdout_share, options.gpc_opts_out)
-        journal = Journal(self.record_decision, self.find_decision)
+        journal = Journal(self.record_decisions, self.find_decision)
         self.decider = Decider(options.secret, clock, settings, journal, options.seed)
         self.failure: str | None = None
         """Why nothing can be written any more; None while all is well."""
@@ -69,6 +71,8 @@ class Engine:
         self._worker = ThreadPoolExecutor(1, "checkpoint")
         self._is_checkpointing = False
         self._rejected_bytes = 0
+        self._writes = 0
+        self._is_full = False
         self.world = self._open_world()
         self.fold = Fold(self.world, options.secret, self.log)
         self.decider.use(self.world)
@@ -127,17 +131,17 @@ class Engine:
         """Log and fold events, without waiting for the disk; those that were seen before are left out."""
         self._check_writable()
         contains = self.world.seen.contains
-        fresh: dict[str, Accepted] = {}
+        fresh: dict[bytes, Accepted] = {}
         for entry in accepted:
-            key = entry.event.message_id
-            if key not in fresh and not contains(key_of(key)):
+            key = key_of(entry.logged.m)
+            if key not in fresh and not contains(key):
                 fresh[key] = entry
-        offsets = [
-            self.log.append(_EVENT_KIND, _encoder.encode(entry.logged)) for entry in fresh.values()
-        ]
+        if not fresh:
+            return
+        offsets = [self.log.append(_EVENT_KIND, _encoder.encode(entry.logged)) for entry in fresh.values()]
         self.log.flush()
-        for offset, entry in zip(offsets, fresh.values(), strict=True):
-            self.fold.apply_event(offset, entry.logged, entry.event)
+        for offset, (key, entry) in zip(offsets, fresh.items(), strict=True):
+            self.fold.apply_event(offset, entry.logged, entry.event, key)
 
     async def durable(self) -> None:
         """Return when everything written so far survives a power cut.
@@ -152,9 +156,15 @@ class Engine:
             self.failure = str(error)
             raise
 
-    def record_decision(self, decision: LoggedDecision) -> str:
-        """Log and fold a decision; return its id."""
-        return decision_id(self.options.secret, self.write(decision))
+    def record_decisions(self, decisions: list[LoggedDecision]) -> list[str]:
+        """Log and fold the decisions of one request; return their ids."""
+        self._check_writable()
+        offsets = [self.log.append(_DECISION_KIND, _encoder.encode(decision)) for decision in decisions]
+        self.log.flush()
+        keys = [decision_id(self.options.secret, offset) for offset in offsets]
+        for offset, decision, key in zip(offsets, decisions, keys, strict=True):
+            self.fold.apply_decision(offset, decision, key)
+        return keys
 
     def write(self, record: LogRecord) -> int:
         """Log and fold one record; return its offset. `durable` says when it is safe."""
@@ -189,7 +199,10 @@ class Engine:
     def _check_writable(self) -> None:
         if self.failure is not None:
             raise StorageError(f"nothing can be written until a restart: {self.failure}")
-        if self.world.dirty_count > DIRTY_MAX:
+        self._writes += 1
+        if self._writes % _WRITES_BETWEEN_CHECKS == 0:
+            self._is_full = self.world.dirty_count > DIRTY_MAX
+        if self._is_full:
             raise OverloadedError("too many changes wait for the disk")
 
     # --- checkpoints --------------------------------------------------------------------------------

@@ -155,7 +155,7 @@ def _short(value: Any) -> Any:  # noqa: ANN401
         value
         if value is None or (isinstance(value, bool | int | float) and abs(value) < 1e15)
         else shorten(value)
-    )  # noqa: PLR2004
+    )
 
 
 def _basic_user(value: bytes) -> str | None:

@@ -198,8 +198,8 @@ class Operators:
             :_DECISIONS_SHOWN
         ]
         found = ((key, self._engine.find_decision(key)) for key in newest)
-        marks = self._engine.world.marks
-        return [decision_view(key, decision, marks.get(key)) for key, decision in found if decision]
+        marks, because = self._engine.world.marks, self._engine.decider.because
+        return [decision_view(key, decision, marks.get(key), because(decision)) for key, decision in found if decision]
 
     async def put_consent(self, exchange: Exchange) -> Response:
         """Set what a person allows, by purpose; a person not met before is met by it."""
@@ -232,7 +232,9 @@ class Operators:
         decision = self._engine.find_decision(key)
         if decision is None:
             raise NotFoundError(f"no decision is called {key[:100]!r}")
-        return json_response(decision_view(key, decision, self._engine.world.marks.get(key)))
+        return json_response(
+            decision_view(key, decision, self._engine.world.marks.get(key), self._engine.decider.because(decision))
+        )
 
     async def readouts(self, exchange: Exchange) -> Response:
         """Return what personalization earned against the holdout."""

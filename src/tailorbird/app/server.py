@@ -143,7 +143,7 @@ async def _sweep(server: uvicorn.Server) -> None:
         for connection in list(server.server_state.connections):
             started = getattr(connection, "started", None)
             if started is not None and started < oldest:
-                transport: Any = connection.transport  # type: ignore[union-attr]
+                transport: Any = connection.transport
                 transport.close()
 
 

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from tailorbird.decide.kernels import SOURCES
 from tailorbird.errors import Fault, InvalidInputError
 from tailorbird.policies.quadrature import BestProbabilities
 from tailorbird.rules.cel import Expression, compile_expression
@@ -54,14 +55,9 @@ class CompiledPlacement:
         if placement.goal is not None and placement.goal.value is not None:
             compile_expression(placement.goal.value, "goal.value", GOAL_VARIABLES)
         self.caps: dict[str, float] = {variant.id: variant.cap for variant in placement.variants}
-        sources = placement.candidates.sources if placement.candidates is not None else ()
-        self.sources = sources
         self.weights: NDArray[np.float64] = np.array(
-            [
-                [strategy.weights.get(source, 0.0) for source in sources]
-                for strategy in placement.strategies
-            ]
-        ).reshape(len(placement.strategies), len(sources))
+            [[strategy.weights.get(source, 0.0) for source in SOURCES] for strategy in placement.strategies]
+        ).reshape(len(placement.strategies), len(SOURCES))
         self.fallback = placement.fallback or (self.arms[0] if self.arms else "")
         self.profile_fields = self._fields("profile")
         self.reads_profile = self._reads("profile")

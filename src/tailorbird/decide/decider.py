@@ -15,14 +15,9 @@ import numpy as np
 
 from tailorbird.clock import Clock
 from tailorbird.decide.compiled import CompiledPlacement
-from tailorbird.decide.explain import (
-    because_holdout,
-    because_of_arm,
-    because_only,
-    because_opted_out,
-)
+from tailorbird.decide.explain import sentences
 from tailorbird.decide.lists import Listing, ListMaker
-from tailorbird.decide.visitor import Request, Visitor
+from tailorbird.decide.visitor import Request, Visitor, over_cap
 from tailorbird.errors import OverloadedError, StorageError
 from tailorbird.hashing import token
 from tailorbird.limits import COUNT_MAX
@@ -38,7 +33,7 @@ from tailorbird.schema.profile import AtPlacement
 _KEPT_MAX = 4096  # Sticky decisions at hand without reading the log.
 _NO_STATE = PolicyState(arms={})
 
-Record = Callable[[LoggedDecision], str]
+Record = Callable[[list[LoggedDecision]], list[str]]
 Find = Callable[[str], LoggedDecision | None]
 
 
@@ -69,7 +64,9 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 class Journal(msgspec.Struct, frozen=True):
-    """How decisions are written and found again: `record` logs and folds one and gives back its id."""
+    """How decisions are written and found again: `record` logs and folds those of one request
+    and gives back their ids.
+    """
 
     record: Record
     find: Find
@@ -114,94 +111,115 @@ class Decider:
         visitor = Visitor(self.world, self._secret, request, t)
         deadline = started + request.deadline_ms / 1000.0
         turn = _Turn(visitor, deadline, self._fields(request), request.sticky_seconds_min)
-        answers = [self._answer(turn, asked) for asked in request.placements]
+        cases = [self._case(turn, asked) for asked in request.placements]
+        self._log(cases)
+        answers = [self._answer(case) for case in cases]
         took_ms = (self._clock.elapsed() - started) * 1000.0
         return Answers(visitor.profile_id, turn.arm(), turn.is_personalized, answers, took_ms)
 
     # --- one placement ------------------------------------------------------------------------------
 
-    def _answer(self, turn: "_Turn", asked: PlacementRequest) -> Answer:
+    def _case(self, turn: "_Turn", asked: PlacementRequest) -> "_Case":
+        """Take one placement through the cascade."""
         compiled = self._compiled.get(asked.key)
+        case = _Case(turn, compiled, asked)
         if compiled is None:
-            return Answer(asked.key)
+            return case
         started = self._clock.elapsed()
-        case = _Case(turn, compiled, asked, self._holdout(turn.visitor, compiled.placement))
-        kept = self._decide_one(case)
+        case.holdout = self._holdout(turn.visitor, compiled.placement)
+        self._decide_one(case)
         turn.arms.append(case.holdout)
-        if kept is not None:
-            turn.is_personalized |= kept[1].holdout == "personalized"
-            return Answer(asked.key, kept[0], kept[1], self._values(compiled, kept[1]))
         turn.is_personalized |= case.is_personalized
-        decision = case.decision(self._clock, started)
-        try:
-            decision_id = self._record(decision)
-        except (StorageError, OverloadedError):
-            # It was not logged, so it must not be learned from: the declared default, without an id.
-            self._fault("decision_not_logged")
-            self._fall_back(case, "not_logged")
-            decision = case.decision(self._clock, started)
-            return Answer(asked.key, "", decision, self._values(compiled, decision))
-        if decision.sticky_until:
-            self._keep(decision_id, decision)
-        return Answer(asked.key, decision_id, decision, self._values(compiled, decision))
+        if not case.decision_id:
+            case.finish(self._clock, started)
+        return case
 
-    def _decide_one(self, case: "_Case") -> tuple[str, LoggedDecision] | None:
-        """Fill in the case; or return the sticky decision that answers it."""
+    def _log(self, cases: list["_Case"]) -> None:
+        """Log what was decided anew; what cannot be logged is answered with the default and not learned from."""
+        fresh = [case for case in cases if case.logged is not None and not case.decision_id]
+        if not fresh:
+            return
+        decisions = [case.logged for case in fresh if case.logged is not None]
+        try:
+            keys = self._record(decisions)
+        except (StorageError, OverloadedError):
+            self._fault("decision_not_logged")
+            for case in fresh:
+                self._fall_back(case, "not_logged")
+                case.finish(self._clock, self._clock.elapsed())
+            return
+        for case, decision, key in zip(fresh, decisions, keys, strict=True):
+            case.decision_id = key
+            if decision.sticky_until:
+                self._keep(key, decision)
+
+    def _answer(self, case: "_Case") -> Answer:
+        compiled, decision = case.compiled_or_none, case.logged
+        if compiled is None or decision is None:
+            return Answer(case.asked.key)
+        return Answer(case.asked.key, case.decision_id, decision, self._values(compiled, decision))
+
+    def because(self, decision: LoggedDecision) -> list[list[str]]:
+        """Return the reasons for each choice of a decision, as sentences."""
+        return [
+            sentences(choice.why, choice.id, choice.propensity, self._title) for choice in decision.choices
+        ]
+
+    def _title(self, key: str) -> str:
+        item = self.world.catalogue.get(key)
+        return item.title if item is not None and item.title else key
+
+    def _decide_one(self, case: "_Case") -> None:
+        """Fill in the case: the first exit that applies."""
         placement = case.placement
         visitor = case.turn.visitor
         if not placement.enabled:
-            self._fall_back(case, "DISABLED")
+            self._fall_back(case, "DISABLED", "disabled")
         elif visitor.has_refused(placement.consent, gpc_opts_out=self._settings.gpc_opts_out):
             case.holdout = "none"
-            self._fall_back(case, "OPTED_OUT", because_opted_out())
+            self._fall_back(case, "OPTED_OUT", "opted_out")
         elif case.holdout == "holdout":
-            self._fall_back(case, "HOLDOUT", because_holdout())
+            self._fall_back(case, "HOLDOUT", "holdout")
         elif self._clock.elapsed() > case.turn.deadline:
             self._fall_back(case, "deadline")
         elif placement.kind == "variant":
-            return self._decide_variant(case)
+            self._decide_variant(case)
         else:
-            return self._decide_list(case)
-        return None
+            self._decide_list(case)
 
-    def _decide_variant(self, case: "_Case") -> tuple[str, LoggedDecision] | None:
+    def _decide_variant(self, case: "_Case") -> None:
         eligible = self._eligible(case)
-        kept = self._sticky(case, set(eligible))
-        if kept is not None:
-            return kept
+        if case.sticky_seconds and self._stick(case, set(eligible)):
+            return
         if not eligible:
             self._fall_back(case, "no_candidate")
-            return None
+            return
         case.mark("eligibility", self._clock)
         self._draw(case, eligible)
         arm = case.arm
         assert arm is not None, "something was drawn"
-        case.choices = [
-            LoggedChoice(arm, case.probability, case.probability, [self._because(case)])
-        ]
-        return None
+        case.choices = [LoggedChoice(arm, case.probability, case.probability, self._why(case))]
 
-    def _decide_list(self, case: "_Case") -> tuple[str, LoggedDecision] | None:
+    def _decide_list(self, case: "_Case") -> None:
         listing = self._lists.listing(
             self.world, case.compiled, case.asked, case.turn.visitor, case.steps
         )
         self._apply_rules(case, listing)
-        kept = self._sticky(case, listing.ids())
-        if kept is not None:
-            return kept
+        if case.sticky_seconds:
+            ids = self.world.catalogue.ids
+            if self._stick(case, {ids[index] for index in listing.items.tolist()}):
+                return
         case.mark("candidates", self._clock)
         if not len(listing.items):
             self._fall_back(case, "no_candidate")
-            return None
-        if self._clock.elapsed() > case.turn.deadline:
+        elif self._clock.elapsed() > case.turn.deadline:
             self._fall_back(case, "deadline")
-            return None
-        ranked = self._lists.rank(self.world, case.compiled, listing, case.turn.visitor, case.count)
-        case.mark("score", self._clock)
-        self._draw(case, case.compiled.arms)
-        arm = case.compiled.arms.index(case.arm or "")
-        case.choices = self._lists.choices(self.world, listing, ranked, case.probabilities, arm)
-        return None
+        else:
+            self._draw(case, case.compiled.arms)
+            drawn = (case.probabilities, case.compiled.arms.index(case.arm or ""), case.count)
+            visitor = case.turn.visitor
+            case.choices = self._lists.choices(self.world, case.compiled, listing, visitor, drawn)
+            case.mark("rank", self._clock)
 
     def _draw(self, case: "_Case", eligible: tuple[str, ...]) -> None:
         """Draw one of `eligible` from the policy's probabilities; the logged ones are those drawn from."""
@@ -243,13 +261,12 @@ class Decider:
         compiled.last_good[eligible] = chances
         return chances
 
-    def _because(self, case: "_Case") -> str:
-        arm = case.arm or ""
+    def _why(self, case: "_Case") -> str:
         if len(case.arms) == 1:
-            return because_only(arm)
+            return "only"
         state = self.world.policies.get(case.placement.key) or _NO_STATE
-        record = trials(state, (arm,), case.placement.learn_from)[0]
-        return because_of_arm(arm, case.probability, record, explored=case.explored)
+        tries, successes = trials(state, (case.arm or "",), case.placement.learn_from)[0]
+        return f"arm:{tries}:{successes}:{int(case.explored)}"
 
     # --- rules --------------------------------------------------------------------------------------
 
@@ -271,7 +288,7 @@ class Decider:
                 if matches == (rule.rule.then == "exclude"):
                     case.steps.append(Step(f"rule:{rule.rule.name}", removed=len(arms)))
                     return ()
-        capped = _over_cap(visitor, case.placement)
+        capped = over_cap(visitor, case.placement)
         if capped:
             left = tuple(arm for arm in arms if arm not in capped)
             if len(left) < len(arms):
@@ -294,20 +311,21 @@ class Decider:
         for rule in case.compiled.rules:
             if rule.is_static:
                 continue
+            name = f"rule:{rule.rule.name}"
             if rule.is_about_item:
-                errors = self._lists.apply_rule(self.world, listing, rule, case.turn.visitor)
+                removed, errors = self._lists.apply_rule(self.world, listing, rule, case.turn.visitor)
                 if errors:
                     self._fault("rule_failed")
-                    detail = f"failed on {errors} items, taken as not matching"
-                    case.steps.append(Step(f"rule:{rule.rule.name}", detail=detail))
-            elif self._is_true(case, rule.rule.name, rule.expression) == (
-                rule.rule.then == "exclude"
-            ):
-                listing.keep(np.zeros(len(listing.items), np.bool_), f"rule:{rule.rule.name}")
+                    case.steps.append(Step(name, detail=f"failed on {errors} items, taken as not matching"))
+            else:
+                is_out = self._is_true(case, rule.rule.name, rule.expression) == (rule.rule.then == "exclude")
+                removed = listing.keep(np.zeros(len(listing.items), np.bool_)) if is_out else 0
+            if removed:
+                case.steps.append(Step(name, removed=removed))
 
     # --- exits --------------------------------------------------------------------------------------
 
-    def _fall_back(self, case: "_Case", reason: str, because: str | None = None) -> None:
+    def _fall_back(self, case: "_Case", reason: str, why: str = "fallback") -> None:
         """Answer without the profile and without the policy: the default variant, or what is popular."""
         exits = ("DISABLED", "OPTED_OUT", "HOLDOUT")
         case.reason = reason if reason in exits else "FALLBACK"
@@ -316,13 +334,12 @@ class Decider:
         case.is_learned = case.is_personalized = case.explored = False
         if reason not in exits:
             case.steps.append(Step("fallback", detail=reason))
-        sentences = [] if because is None else [because]
         if case.placement.kind == "variant":
             arm = case.compiled.fallback
-            case.choices = [LoggedChoice(arm, 1.0, 0.0, sentences)] if arm else []
+            case.choices = [LoggedChoice(arm, 1.0, 0.0, why)] if arm else []
             return
         case.choices = self._lists.popular(
-            self.world, case.compiled, case.asked, (case.turn.visitor.t, case.count), sentences
+            self.world, case.compiled, case.asked, (case.turn.visitor.t, case.count), why
         )
         case.rung = "popular"
 
@@ -333,24 +350,23 @@ class Decider:
         share = self._settings.holdout_share if placement.holdout is None else placement.holdout
         return "holdout" if visitor.position < share else "personalized"
 
-    def _sticky(self, case: "_Case", valid: set[str]) -> tuple[str, LoggedDecision] | None:
-        """Return the decision given to the same question earlier in the session, if it still may be shown."""
-        profile = case.turn.visitor.profile
-        case.request = self._request_digest(case) if case.sticky_seconds else ""
-        at: AtPlacement | None = (
-            None if profile is None else profile.placements.get(case.placement.key)
-        )
-        if not case.request or profile is None or at is None or not at.sticky_id:
-            return None
-        is_same = at.sticky_request == case.request and at.sticky_session == profile.sessions
-        if not is_same or case.turn.visitor.t >= at.sticky_until:
-            return None
+    def _stick(self, case: "_Case", valid: set[str]) -> bool:
+        """Answer with the decision given to the same question earlier in the session, if it still may be shown."""
+        profile, t = case.turn.visitor.profile, case.turn.visitor.t
+        case.request = self._request_digest(case)
+        at: AtPlacement | None = None if profile is None else profile.placements.get(case.placement.key)
+        if profile is None or at is None or not at.sticky_id or t >= at.sticky_until:
+            return False
+        if at.sticky_request != case.request or at.sticky_session != profile.sessions:
+            return False
         kept = self._kept.get(at.sticky_id) or self._find(at.sticky_id)
-        if kept is None or case.turn.visitor.t < kept.t:
-            return None
+        if kept is None or t < kept.t:
+            return False
         is_same_choice = case.placement.kind == "list" or set(kept.arms) == valid
-        is_valid = is_same_choice and all(choice.id in valid for choice in kept.choices)
-        return (at.sticky_id, kept) if is_valid else None
+        if not is_same_choice or not all(choice.id in valid for choice in kept.choices):
+            return False
+        case.decision_id, case.logged, case.is_personalized = at.sticky_id, kept, True
+        return True
 
     def _request_digest(self, case: "_Case") -> str:
         asked = case.asked
@@ -423,14 +439,17 @@ class _Turn:
 class _Case:
     """One placement of a request on its way through the cascade."""
 
-    def __init__(
-        self, turn: _Turn, compiled: CompiledPlacement, asked: PlacementRequest, holdout: str
-    ) -> None:
+    def __init__(self, turn: _Turn, compiled: CompiledPlacement | None, asked: PlacementRequest) -> None:
         self.turn = turn
+        self.compiled_or_none = compiled
+        self.asked = asked
+        self.holdout = "none"
+        self.decision_id = ""
+        self.logged: LoggedDecision | None = None
+        if compiled is None:
+            return
         self.compiled = compiled
         self.placement = compiled.placement
-        self.asked = asked
-        self.holdout = holdout
         self.sticky_seconds = max(compiled.placement.sticky_seconds, turn.sticky_min)
         self.count = min(asked.count or compiled.placement.count, COUNT_MAX)
         self.reason = "FALLBACK"
@@ -453,8 +472,8 @@ class _Case:
         """Note that a step ended now."""
         self.marks.append((step, clock.elapsed()))
 
-    def decision(self, clock: Clock, started: float) -> LoggedDecision:
-        """Return the record of what was decided."""
+    def finish(self, clock: Clock, started: float) -> None:
+        """Make the record of what was decided."""
         visitor = self.turn.visitor
         profile = visitor.profile
         ended = clock.elapsed()
@@ -464,7 +483,7 @@ class _Case:
             before = at
         is_drawn = self.arm is not None
         sticky = self.sticky_seconds if is_drawn and self.request else 0.0
-        return LoggedDecision(
+        self.logged = LoggedDecision(
             t=visitor.t,
             r=clock.now(),
             placement=self.placement.key,
@@ -490,15 +509,3 @@ class _Case:
             timings_us=timings,
         )
 
-
-def _over_cap(visitor: Visitor, placement: Placement) -> set[str]:
-    """Return the choices that the visitor has had as often as the frequency cap allows."""
-    cap = placement.constraints.frequency_cap
-    at = None if visitor.profile is None else visitor.profile.placements.get(placement.key)
-    if cap is None or at is None:
-        return set()
-    times: dict[str, int] = {}
-    for t, choice in at.shown:
-        if visitor.t - cap.window_seconds < t <= visitor.t:
-            times[choice] = times.get(choice, 0) + 1
-    return {choice for choice, count in times.items() if count >= cap.count}

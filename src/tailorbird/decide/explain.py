@@ -1,6 +1,16 @@
-"""Explanations: sentences that a marketer reads, built from what the decision was made of."""
+"""Explanations: sentences that a marketer reads, made from the facts that were logged with the choice.
 
-from tailorbird.schema.profile import Recent
+A choice's `why` in the log is a short code, and the sentences are made when somebody asks:
+
+    popular                  the most popular items
+    own:<event>              the visitor's own item, last touched by this event
+    after:<event>:<item>     follows an item of the visitor's own
+    outside|<any of these>   from outside the visitor's primary interest
+    arm:<trials>:<successes>:<explored>   a policy drew it
+    only, holdout, opted_out, disabled, fallback
+"""
+
+from collections.abc import Callable
 
 _VERBS = {
     "Product Viewed": "viewed",
@@ -10,48 +20,35 @@ _VERBS = {
     "Article Viewed": "read",
     "Video Playback Started": "watched",
 }
+_PLAIN = {
+    "popular": "Popular right now.",
+    "only": "It is the only one that is eligible here.",
+    "holdout": "Not personalized: this visitor is in the permanent holdout.",
+    "opted_out": "Not personalized: the visitor has not agreed to it.",
+    "disabled": "The placement is switched off: this is its fallback.",
+    "fallback": "This is the placement's fallback.",
+}
+_OUTSIDE = "Something different from what you usually look at."
 
 
-def because_of_item(verb_event: str, title: str) -> str:
-    """Return the sentence for an item that tends to follow one of the visitor's own.
+def sentences(why: str, choice: str, propensity: float, title_of: Callable[[str], str]) -> list[str]:
+    """Return the reasons for a choice as sentences; `title_of` names an item by its id.
 
-    >>> because_of_item("Product Viewed", "Running shoes")
-    'Because you viewed Running shoes.'
+    >>> sentences("outside|after:Product Viewed:sku-7", "sku-9", 0.4, lambda key: "Running shoes")
+    ['Because you viewed Running shoes.', 'Something different from what you usually look at.']
+    >>> sentences("arm:300:12:0", "b", 0.42, str)
+    ["'b' reached its goal 12 times in 300; it is shown with probability 42 %."]
     """
-    return f"Because you {_VERBS.get(verb_event, 'chose')} {title}."
-
-
-def because_recent(recent: Recent) -> str:
-    """Return the sentence for an item of the visitor's own."""
-    return f"You {_VERBS.get(recent.event, 'chose')} it recently."
-
-
-BECAUSE_POPULAR = "Popular right now."
-BECAUSE_OUTSIDE = "Something different from what you usually look at."
-
-
-def because_holdout() -> str:
-    """Return the sentence for the permanent holdout."""
-    return "Not personalized: this visitor is in the permanent holdout."
-
-
-def because_opted_out() -> str:
-    """Return the sentence for who does not want to be personalized."""
-    return "Not personalized: the visitor has not agreed to it."
-
-
-def because_of_arm(arm: str, probability: float, record: tuple[int, int], *, explored: bool) -> str:
-    """Return the sentence for an arm drawn by a policy from (trials, successes).
-
-    >>> because_of_arm("b", 0.42, (300, 12), explored=False)
-    "'b' reached its goal 12 times in 300; it is shown with probability 42 %."
-    """
-    trials, successes = record
-    text = f"{arm!r} reached its goal {successes} times in {trials}; it is shown with probability {probability:.0%}"
-    text = text.replace("%", " %")
-    return f"{text}, to learn more about it." if explored else f"{text}."
-
-
-def because_only(arm: str) -> str:
-    """Return the sentence where nothing was to be chosen."""
-    return f"{arm!r} is the only one that is eligible here."
+    if why.startswith("outside|"):
+        return [*sentences(why.removeprefix("outside|"), choice, propensity, title_of), _OUTSIDE]
+    kind, _, rest = why.partition(":")
+    if kind == "after":
+        event, _, item = rest.partition(":")
+        return [f"Because you {_VERBS.get(event, 'chose')} {title_of(item)}."]
+    if kind == "own":
+        return [f"You {_VERBS.get(rest, 'chose')} it recently."]
+    if kind == "arm":
+        trials, successes, explored = rest.split(":")
+        text = f"{choice!r} reached its goal {successes} times in {trials}; it is shown with probability {propensity:.0%}"
+        return [text.replace("%", " %") + (", to learn more about it." if explored == "1" else ".")]
+    return [_PLAIN[why]] if why in _PLAIN else []

@@ -40,7 +40,7 @@ class Pool:
 
     def fill(self, catalogue: Catalogue) -> None:
         """Judge every item once; from here on the journal says what to look at again."""
-        self.is_member = np.zeros(max(1024, len(catalogue.ids)), np.bool_)
+        self.is_member = np.zeros(len(catalogue.stock), np.bool_)
         for index, item in enumerate(catalogue.items):
             if item is not None:
                 self._judge(index, item)

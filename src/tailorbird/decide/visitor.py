@@ -14,6 +14,7 @@ from tailorbird.live.profiles import (
 from tailorbird.live.world import World
 from tailorbird.rules.cel import context_of
 from tailorbird.schema.decision import PlacementRequest, VisitorRef
+from tailorbird.schema.placement import Placement
 from tailorbird.schema.profile import Profile
 
 _NOBODY = Profile(id="", assignment_key="", first_seen=0.0, last_seen=0.0)
@@ -140,3 +141,16 @@ def _refuses(context: dict[str, Any], purpose: str) -> bool:
     return any(
         str(name).lower() == purpose and given is False for name, given in preferences.items()
     )
+
+
+def over_cap(visitor: Visitor, placement: Placement) -> set[str]:
+    """Return the choices that the visitor has had as often as the placement's frequency cap allows."""
+    cap = placement.constraints.frequency_cap
+    at = None if visitor.profile is None else visitor.profile.placements.get(placement.key)
+    if cap is None or at is None:
+        return set()
+    times: dict[str, int] = {}
+    for t, choice in at.shown:
+        if visitor.t - cap.window_seconds < t <= visitor.t:
+            times[choice] = times.get(choice, 0) + 1
+    return {choice for choice, count in times.items() if count >= cap.count}

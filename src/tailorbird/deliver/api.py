@@ -4,6 +4,7 @@ A public write key gets what is to be shown. Scores, reasons, steps and the prof
 ends: they would tell anybody with the key who is who and what they did.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -12,7 +13,7 @@ from msgspec import UNSET, Meta, UnsetType
 from tailorbird.clock import parse_time
 from tailorbird.errors import Fault, ForbiddenError, InvalidInputError, NotFoundError
 from tailorbird.limits import DEADLINE_MS_DEFAULT, DEADLINE_MS_MAX, PLACEMENTS_PER_REQUEST_MAX
-from tailorbird.schema.decision import PlacementRequest, Step, VisitorRef
+from tailorbird.schema.decision import LoggedDecision, PlacementRequest, Step, VisitorRef
 
 
 class DecideBody(msgspec.Struct, rename="camel"):
@@ -117,8 +118,13 @@ def time_of(text: str | None, *, is_trusted: bool) -> float | None:
         raise InvalidInputError(Fault("at", rule, text)) from error
 
 
-def render_answers(answers: Any, *, is_trusted: bool, explain: bool) -> bytes:  # noqa: ANN401
-    """Return the JSON of `decide.Answers`.
+def render_answers(
+    answers: Any,  # noqa: ANN401
+    *,
+    is_trusted: bool,
+    because: Callable[[LoggedDecision], list[list[str]]] | None,
+) -> bytes:
+    """Return the JSON of `decide.Answers`; `because` gives the reasons, where they are asked for.
 
     Raises:
         NotFoundError: None of the placements is known.
@@ -129,11 +135,15 @@ def render_answers(answers: Any, *, is_trusted: bool, explain: bool) -> bytes:  
     visitor = VisitorOut(answers.arm, answers.is_personalized)
     if is_trusted:
         visitor.profile_id = answers.profile_id
-    decisions = [_decision(answer, is_trusted, explain) for answer in answers.answers]
+    decisions = [_decision(answer, is_trusted, because) for answer in answers.answers]
     return _encoder.encode(DecideAnswer(visitor, decisions, round(answers.took_ms, 3)))
 
 
-def _decision(answer: Any, is_trusted: bool, explain: bool) -> DecisionOut:  # noqa: ANN401, FBT001
+def _decision(
+    answer: Any,  # noqa: ANN401
+    is_trusted: bool,  # noqa: FBT001
+    because: Callable[[LoggedDecision], list[list[str]]] | None,
+) -> DecisionOut:
     decision = answer.decision
     if decision is None:
         detail = f"no placement is called {answer.key!r}"[:300]
@@ -157,8 +167,8 @@ def _decision(answer: Any, is_trusted: bool, explain: bool) -> DecisionOut:  # n
     if is_trusted:
         for choice_out, choice in zip(choices, decision.choices, strict=True):
             choice_out.score = choice.score
-            if explain:
-                choice_out.because = choice.because
-        if explain:
+        if because is not None:
+            for choice_out, reasons in zip(choices, because(decision), strict=True):
+                choice_out.because = reasons
             out.steps = decision.steps
     return out

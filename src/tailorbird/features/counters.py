@@ -32,7 +32,7 @@ COLUMNS = ("count", *WINDOWS, *(f"decayed_{window}" for window in WINDOWS))
 _BANDS = ((5, 12, 300.0), (17, 24, 3600.0), (41, 30, 86400.0))
 
 
-@njit("void(f4[:,:], f8[:], i8, f8, f8)", cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit("void(f4[:,:], f8[:], i8, f8, f8)", cache=True, nogil=True)
 def _advance(rows, last, row, t, amount):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Count `amount` at time `t` in one row."""
     r = rows[row]
@@ -61,7 +61,7 @@ def _advance(rows, last, row, t, amount):  # type: ignore[no-untyped-def]  # noq
     last[row] = newest
 
 
-@njit("void(f4[:,:], f8[:], f8, f4[:,:])", cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit("void(f4[:,:], f8[:], f8, f4[:,:])", cache=True, nogil=True)
 def _read(rows, last, at, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Write the nine columns of every row, as of `at`."""
     for row in range(out.shape[0]):
@@ -104,7 +104,8 @@ def read_one(counters: Counters, key: str, at: float) -> NDArray[np.float32]:
     out = np.zeros((1, len(COLUMNS)), np.float32)
     if row is not None:
         _read(counters.rows[row : row + 1], counters.last[row : row + 1], at, out)
-    return out[0]
+    first: NDArray[np.float32] = out[0]
+    return first
 
 
 def merge(into: Counters, other: Counters) -> None:

@@ -5,27 +5,25 @@ hours; a Bloom filter a day (Bloom 1970) in memory says "surely new" for nearly 
 the disk is asked only about the rest. The filter's size is fixed: past its design load it asks the
 disk more often, and stays right.
 
-Ids are 128-bit hashes: a clash among 10^9 ids has odds of 10^-21.
+Ids are 128-bit hashes: a clash among 10^9 ids has odds of 10^-21. Four 32-bit slices of the hash are
+the filter's probes.
 """
 
 import hashlib
+import struct
 
 from tailorbird.limits import DEDUPLICATION_DAYS
 from tailorbird.stores.state import Change, Expiry, StateStore
 
 BITS = 1 << 26  # 8 MiB a day: one false alarm in a thousand at four million ids.
-_PROBES = 4
+_MASK = BITS - 1
 _DAY_SECONDS = 86400
+_slices = struct.Struct("<4I").unpack
 
 
-def key_of(message_id: str) -> str:
-    """Return the 128-bit hash of a message id as 32 hexadecimal characters."""
-    return hashlib.blake2b(message_id.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-
-def day_of(t: float) -> str:
-    """Return the day of a time, as a sortable key."""
-    return f"{int(t // _DAY_SECONDS):06d}"
+def key_of(message_id: str) -> bytes:
+    """Return the 128-bit hash of a message id."""
+    return hashlib.blake2b(message_id.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 class SeenIds:
@@ -33,52 +31,54 @@ class SeenIds:
 
     def __init__(self, store: StateStore) -> None:
         self._store = store
-        self._filters: dict[str, bytearray] = {}
-        self._fresh: dict[str, None] = {}
-        self._pending: dict[str, None] = {}
-        self._expire_before = ""
-        self._expire_pending = ""
-        for key, _ in store.scan("seen"):
-            self._mark(key[:6], key[7:])
+        self._filters: dict[int, bytearray] = {}
+        self._fresh: dict[bytes, int] = {}
+        self._pending: dict[bytes, int] = {}
+        self._oldest = 0
+        self._oldest_pending = 0
+        for entry, _ in store.scan("seen"):
+            self._mark(bytes.fromhex(entry[7:]), int(entry[:6]))
 
-    def add(self, key: str, t: float) -> bool:
+    def add(self, key: bytes, t: float) -> bool:
         """Note the id hashed to `key`, received at `t`; return whether it is new."""
         if self.contains(key):
             return False
-        day = day_of(t)
-        self._mark(day, key)
-        self._fresh[f"{day}|{key}"] = None
+        self.note(key, t)
         return True
 
-    def contains(self, key: str) -> bool:
+    def note(self, key: bytes, t: float) -> None:
+        """Note an id that is known to be new."""
+        day = int(t // _DAY_SECONDS)
+        self._mark(key, day)
+        self._fresh[key] = day
+
+    def contains(self, key: bytes) -> bool:
         """Return whether the id was seen on a day that is kept."""
-        probes = _probes(key)
+        a, b, c, d = _slices(key)
+        a, b, c, d = a & _MASK, b & _MASK, c & _MASK, d & _MASK
         for day, bits in self._filters.items():
-            for probe in probes:
-                if not bits[probe >> 3] >> (probe & 7) & 1:
-                    break
-            else:
-                entry = f"{day}|{key}"
-                if (
-                    entry in self._fresh
-                    or entry in self._pending
-                    or self._store.get("seen", entry) is not None
-                ):
-                    return True
+            if (
+                bits[a >> 3] >> (a & 7) & 1
+                and bits[b >> 3] >> (b & 7) & 1
+                and bits[c >> 3] >> (c & 7) & 1
+                and bits[d >> 3] >> (d & 7) & 1
+                and self._is_kept(key, day)
+            ):
+                return True
         return False
 
     def checkpoint_begin(self) -> None:
         """Take the present moment as what the next commit holds."""
         self._pending, self._fresh = self._fresh, {}
-        self._expire_pending = self._expire_before
+        self._oldest_pending = self._oldest
 
     def checkpoint_changes(self) -> list[Change]:
         """Return the new ids."""
-        return [Change("seen", entry, b"") for entry in self._pending]
+        return [Change("seen", _entry(key, day), b"") for key, day in self._pending.items()]
 
     def expiries(self) -> list[Expiry]:
         """Return the range of ids that are older than what is kept."""
-        return [Expiry("seen", self._expire_pending)] if self._expire_pending else []
+        return [Expiry("seen", f"{self._oldest_pending:06d}")] if self._oldest_pending else []
 
     def checkpoint_done(self) -> None:
         """Let go of what was committed."""
@@ -89,24 +89,25 @@ class SeenIds:
         self._fresh = self._pending | self._fresh
         self._pending = {}
 
-    def _mark(self, day: str, key: str) -> None:
+    def _is_kept(self, key: bytes, day: int) -> bool:
+        if key in self._fresh or key in self._pending:
+            return True
+        return self._store.get("seen", _entry(key, day)) is not None
+
+    def _mark(self, key: bytes, day: int) -> None:
         bits = self._filters.get(day)
         if bits is None:
             bits = self._filters[day] = bytearray(BITS // 8)
-            self._forget(day)
-        for probe in _probes(key):
-            bits[probe >> 3] |= 1 << (probe & 7)
+            self._forget()
+        for probe in _slices(key):
+            bits[(probe & _MASK) >> 3] |= 1 << (probe & 7)
 
-    def _forget(self, newest: str) -> None:
+    def _forget(self) -> None:
         """Drop the days that are out of reach of the newest day seen."""
-        oldest = f"{int(max(newest, *self._filters)) - DEDUPLICATION_DAYS + 1:06d}"
-        for day in [day for day in self._filters if day < oldest]:
+        self._oldest = max(self._oldest, max(self._filters) - DEDUPLICATION_DAYS + 1)
+        for day in [day for day in self._filters if day < self._oldest]:
             del self._filters[day]
-        self._expire_before = max(self._expire_before, oldest)
 
 
-def _probes(key: str) -> tuple[int, ...]:
-    """Return the bit positions of a key: double hashing (Kirsch and Mitzenmacher 2006)."""
-    number = int(key, 16)
-    first, second = number & 0xFFFFFFFFFFFFFFFF, (number >> 64) | 1
-    return tuple((first + i * second) % BITS for i in range(_PROBES))
+def _entry(key: bytes, day: int) -> str:
+    return f"{day:06d}|{key.hex()}"

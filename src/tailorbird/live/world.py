@@ -146,12 +146,15 @@ class World:
 
     def shelve(self, index: int) -> None:
         """Write the item at `index` at the next checkpoint."""
+        # The rankers' arrays have a row for every index that was ever given out.
+        self.popularity.reserve(index + 1)
+        self.covisitation.reserve(index + 1)
         key = self.catalogue.ids[index]
         self._items.put(key, Shelf(index, self.catalogue.items[index]))
 
-    def count_item(self, index: int) -> None:
-        """Note that the rankers' rows of an item changed."""
-        self._dirty_rows.add(index)
+    def count_items(self, indices: list[int]) -> None:
+        """Note that the rankers' rows of these items changed."""
+        self._dirty_rows.update(indices)
 
     def suppress(self, hashes: tuple[str, ...], *, is_lifted: bool) -> None:
         """Refuse identifiers by hash, or accept them again."""
@@ -246,9 +249,6 @@ class World:
         self.counts.put("popularity_updates", self.popularity.updates)
         indices = np.fromiter(sorted(self._dirty_rows), np.int64, len(self._dirty_rows))
         self._dirty_rows = set()
-        top = int(indices.max(initial=-1)) + 1
-        self.popularity.reserve(top)
-        self.covisitation.reserve(top)
         return _Rows(
             indices,
             self.popularity.weights[indices],

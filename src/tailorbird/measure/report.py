@@ -5,10 +5,10 @@ from typing import Final
 
 from tailorbird.schema.readout import ArmReadout, Estimate, Metric, Readout, Readouts
 
-WIDTH_MAX: Final = 110  # Columns of a page; a longer placement key is cut with an ellipsis.
+WIDTH_MAX: Final = 100  # Columns of a page; a longer placement key is cut with an ellipsis.
 
 _HEADINGS = ("Placement", "Metric", "Personalized", "Holdout", "Lift", "95 % interval", "p")
-_WIDTHS_MAX = (24, 6, 18, 18, 8, 18, 6)  # With two blanks between columns, WIDTH_MAX together.
+_WORD_COLUMNS = (0, 1)
 _GAP = "  "
 _NONE = "-"
 _HARD_BLANK = "\N{NO-BREAK SPACE}"
@@ -45,19 +45,21 @@ def _row(readout: Readout) -> tuple[str, ...]:
 
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    """Return heading, rule and rows: the first two columns to the left, numbers to the right."""
-    cut = [
-        tuple(_cut(cell, width) for cell, width in zip(row, _WIDTHS_MAX, strict=True))
-        for row in [_HEADINGS, *rows]
-    ]
-    widths = [max(map(len, column)) for column in zip(*cut, strict=True)]
-    lines = [_line(row, widths) for row in cut]
+    """Return heading, rule and rows: the first two columns to the left, numbers to the right.
+
+    Numbers are bounded by how they are written (see below); placements get the room that is left,
+    which is 14 characters at least.
+    """
+    all_rows = [_HEADINGS, *rows]
+    widths = [max(map(len, column)) for column in zip(*all_rows, strict=True)]
+    widths[0] = min(widths[0], WIDTH_MAX - sum(widths[1:]) - len(_GAP) * (len(widths) - 1))
+    lines = [_line(row, widths) for row in all_rows]
     return [lines[0], "-" * (sum(widths) + len(_GAP) * (len(widths) - 1)), *lines[1:]]
 
 
 def _line(row: tuple[str, ...], widths: list[int]) -> str:
     cells = [
-        cell.ljust(width) if column < 2 else cell.rjust(width)  # noqa: PLR2004 (the two columns of words)
+        _cut(cell, width).ljust(width) if column in _WORD_COLUMNS else cell.rjust(width)
         for column, (cell, width) in enumerate(zip(row, widths, strict=True))
     ]
     return _GAP.join(cells).rstrip()
@@ -70,8 +72,7 @@ def _words(readout: Readout) -> list[str]:
         if merged
         else ""
     )
-    name = _cut(readout.placement, _WIDTHS_MAX[0])
-    text = f"{name}, {readout.metric}: {readout.verdict}{note}"
+    text = f"{readout.placement}, {readout.metric}: {readout.verdict}{note}"
     unbroken = text.replace(" %", _HARD_BLANK + "%")  # A number stays on the line of its sign.
     lines = textwrap.wrap(unbroken, WIDTH_MAX, subsequent_indent="  ", break_on_hyphens=False)
     return [line.replace(_HARD_BLANK, " ") for line in lines]

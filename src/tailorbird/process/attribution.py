@@ -219,7 +219,8 @@ class Attribution:
     def _change(self, key: str) -> Mark | None:
         if self._read(key) is None:
             return None
-        return self._world.marks.change(key)
+        mark: Mark | None = self._world.marks.change(key)
+        return mark
 
     def _newest_first(self, profile: Profile, placement: str) -> Iterator[tuple[str, Mark]]:
         at = profile.placements.get(placement)

@@ -146,7 +146,7 @@ class Resolver:
 
     def _touch(self, profile: Profile, identifier: str, t: float) -> None:
         first, last = profile.identifiers.get(identifier, (t, t))
-        profile.identifiers[identifier] = (min(first, t), max(last, t))
+        profile.identifiers[identifier] = (first if first < t else t, last if last > t else t)
 
     def _change(self, profile_id: str) -> Profile:
         profile = self._world.profiles.change(profile_id)
@@ -233,11 +233,18 @@ def _merge_history(older: Profile, newer: Profile) -> None:
     older.value += newer.value
     older.orders += newer.orders
     counters.merge(older.counters, newer.counters)
+    older.items = _merged_items(older.items, newer.items)
     older.recent = sorted([*older.recent, *newer.recent], key=lambda event: event.t)[
         -RECENT_EVENTS_MAX:
     ]
     purchases = sorted({**older.purchases, **newer.purchases}.items(), key=lambda entry: entry[1])
     older.purchases = dict(purchases[-PURCHASES_MAX:])
+
+
+def _merged_items(older: dict[int, str], newer: dict[int, str]) -> dict[int, str]:
+    """Return both people's items, those of the profile that joined last."""
+    merged = {index: event for index, event in older.items() if index not in newer} | newer
+    return dict(list(merged.items())[-RECENT_EVENTS_MAX:])
 
 
 def _merge_placement(mine: AtPlacement, theirs: AtPlacement) -> None:

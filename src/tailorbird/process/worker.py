@@ -5,6 +5,7 @@ randomness and nothing but the record and the world, so the same log always give
 """
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ from tailorbird.process.attribution import Attribution, Facts
 from tailorbird.process.identity import Resolver, Seen
 from tailorbird.rankers.base import weight_of
 from tailorbird.rankers.covisitation import STEPS_BACK
+from tailorbird.rankers.observed import observe
 from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.events import Event, LoggedEvent, LoggedOutcome, name_of
 from tailorbird.schema.item import ItemDeleted, ItemPatched, ItemsPut, patched
@@ -36,6 +38,7 @@ from tailorbird.schema.records import (
 from tailorbird.stores.log import Log, Record
 
 _ITEM_FIELDS = ("product_id", "productId", "item_id", "itemId", "sku", "article_id", "content_id")
+_NONE_BEFORE = np.zeros(0, np.int32)
 _PRODUCTS_MAX = 50  # Lines of one order that count for items and categories; more is a bulk import.
 _PURCHASE = "Order Completed"
 _EXPOSURES = ("Decision Viewed", "Experiment Viewed")
@@ -79,21 +82,27 @@ class Fold:
         self._handlers[type(record)](offset, record)
         self.world.offset = offset + 1
 
-    def apply_event(self, offset: int, logged: LoggedEvent, event: Event) -> None:
-        """Fold an event that is decoded already: the way from the door."""
+    def apply_event(self, offset: int, logged: LoggedEvent, event: Event, key: bytes) -> None:
+        """Fold an event that is decoded already and whose id is known to be new: the way from the door."""
+        self.world.seen.note(key, logged.r)
         self._fold_event(offset, logged, event)
+        self.world.offset = offset + 1
+
+    def apply_decision(self, offset: int, decision: LoggedDecision, key: str) -> None:
+        """Fold a decision whose id is known: the way from the cascade."""
+        self._fold_decision(offset, decision, key)
         self.world.offset = offset + 1
 
     # --- events -------------------------------------------------------------------------------------
 
     def _event(self, offset: int, logged: LoggedEvent) -> None:
-        self._fold_event(offset, logged, decode_event(logged.e))
+        if self.world.seen.add(key_of(logged.m), logged.r):
+            self._fold_event(offset, logged, decode_event(logged.e))
+        else:
+            self.world.count("events.duplicate")
 
     def _fold_event(self, offset: int, logged: LoggedEvent, event: Event) -> None:
         world = self.world
-        if not world.seen.add(key_of(event.message_id), logged.r):
-            world.count("events.duplicate")
-            return
         t = logged.t
         world.newest = max(world.newest, logged.r)
         profile = self._resolve(event, t)
@@ -155,36 +164,31 @@ class Fold:
         if not items or name in _EXPOSURES:
             return
         world = self.world
-        before = self._items_before(profile, items) if len(items) == 1 else None
+        indices = [index for item in items if (index := self._index_of(item)) >= 0]
+        own = profile.items
+        before = _NONE_BEFORE
+        if len(indices) == 1:
+            # An order repeats what was added before; only single items say what followed what.
+            own.pop(indices[0], None)
+            last = list(islice(reversed(own), STEPS_BACK))
+            before = np.array(last, np.int32)
+            world.count_items(last)
         weight = weight_of(name)
-        for item in items:
-            index, is_new = world.catalogue.seen(item)
-            if index < 0:
-                world.count("items.refused")
-                continue
-            if is_new:
-                world.shelve(index)
-            world.popularity.observe(index, t, weight)
-            world.count_item(index)
-            if before is not None and len(before):
-                world.covisitation.observe(before, index)
-                for other in before.tolist():
-                    world.count_item(other)
+        for index in indices:
+            observe(world.popularity, world.covisitation, (index, t, weight), before)
+            own.pop(index, None)
+            own[index] = name
+        world.count_items(indices)
+        while len(own) > RECENT_EVENTS_MAX:
+            del own[next(iter(own))]
 
-    def _items_before(
-        self, profile: Profile, items: list[str]
-    ) -> np.ndarray[Any, np.dtype[np.int32]]:
-        """Return indices of the visitor's last distinct items, newest first, without `items`."""
-        index = self.world.catalogue.index
-        found: dict[int, None] = {}
-        for recent in reversed(profile.recent):
-            if recent.item and recent.item not in items:
-                position = index.get(recent.item)
-                if position is not None:
-                    found[position] = None
-                    if len(found) == STEPS_BACK:
-                        break
-        return np.fromiter(found, np.int32, len(found))
+    def _index_of(self, item: str) -> int:
+        index, is_new = self.world.catalogue.seen(item)
+        if is_new:
+            self.world.shelve(index)
+        elif index < 0:
+            self.world.count("items.refused")
+        return index
 
     def _items_of(self, name: str, properties: dict[str, Any]) -> tuple[list[str], list[str]]:
         """Return the items that an event names, and the categories it is about."""
@@ -226,6 +230,9 @@ class Fold:
     # --- the other records --------------------------------------------------------------------------
 
     def _decision(self, offset: int, decision: LoggedDecision) -> None:
+        self._fold_decision(offset, decision, decision_id(self._secret, offset))
+
+    def _fold_decision(self, offset: int, decision: LoggedDecision, key: str) -> None:
         profile = None
         self.world.newest = max(self.world.newest, decision.r)
         if decision.founded_on is not None:
@@ -235,7 +242,7 @@ class Fold:
             profile = self.world.profiles.change(decision.profile)
         if profile is not None:
             profile.version = offset
-        self._attribution.decision_made(decision_id(self._secret, offset), decision, profile)
+        self._attribution.decision_made(key, decision, profile)
 
     def _outcome(self, _offset: int, outcome: LoggedOutcome) -> None:
         if not self.world.seen.add(key_of(outcome.m), outcome.r):

@@ -27,16 +27,8 @@ class Popularity:
         self.newest = 0.0
         self.version = 0
 
-    def observe(self, item: int, t: float, weight: float) -> None:
-        """Count `weight` for `item` at time `t`; order of arrival does not matter."""
-        self.reserve(item + 1)
-        last = self.last.item(item)
-        newest = t if t > last else last
-        decayed = (
-            self.weights.item(item) * 2.0 ** (-(newest - last) / HALF_LIFE_SECONDS) if last else 0.0
-        )
-        self.weights[item] = decayed + weight * 2.0 ** (-(newest - t) / HALF_LIFE_SECONDS)
-        self.last[item] = newest
+    def counted(self, t: float) -> None:
+        """Note that an event at time `t` was counted (see `rankers.observed`)."""
         self.newest = max(self.newest, t)
         self.updates += 1
         if self.updates % REFRESH_UPDATES == 0:

@@ -41,12 +41,12 @@ class Step(msgspec.Struct, rename="camel", omit_defaults=True):
 
 
 class LoggedChoice(msgspec.Struct, frozen=True, rename="camel", array_like=True):
-    """A choice in the log: id, propensity of this slot, score, reasons."""
+    """A choice in the log: id, propensity of this slot, score, and why, as `decide.explain` reads it."""
 
     id: str
     propensity: float
     score: float
-    because: list[str]
+    why: str
 
 
 class LoggedDecision(

@@ -89,6 +89,8 @@ class Profile(msgspec.Struct):
     orders: int = 0
     counters: Counters = msgspec.field(default_factory=Counters)
     recent: list[Recent] = []
+    items: dict[int, str] = {}
+    """Catalogue index of the last distinct items to the event that touched each, oldest first."""
     purchases: dict[str, float] = {}
     """Item to time of the last purchase, oldest first."""
     placements: dict[str, AtPlacement] = {}

@@ -1,5 +1,7 @@
 """The records of the log, one tagged union: the only registry of what the fold understands."""
 
+from typing import Any
+
 import msgspec
 
 from tailorbird.schema.decision import LoggedDecision
@@ -66,7 +68,9 @@ KINDS: dict[type, int] = {
 """The number by which a frame of the log names its record. Numbers are never given out again."""
 
 _encoder = msgspec.json.Encoder()
-_decoders = {kind: msgspec.json.Decoder(record) for record, kind in KINDS.items()}
+_decoders: dict[int, msgspec.json.Decoder[Any]] = {
+    kind: msgspec.json.Decoder(record) for record, kind in KINDS.items()
+}
 
 
 def encode(record: LogRecord) -> tuple[int, bytes]:

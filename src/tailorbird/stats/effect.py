@@ -9,8 +9,8 @@ conventions kept:
     difference  personalized - holdout, with Welch's t interval
     lift        personalized / holdout - 1; the interval is Welch's t on the logarithm of the ratio,
                 variances divided by the squared means, and is therefore not symmetric
-    pvalue      of the difference, two-sided; the lift carries the same one, so at the very edge
-                its interval and its p-value may disagree
+    pvalue      of the difference, two-sided, and the lift carries the same one: with few outcomes
+                the lift's interval may hold 0 while p is below 0.05 (verdicts go by the interval)
 
 Intervals are for one look at a fixed time; who looks every day and stops at the first good one is
 misled more often than 5 % of the time.

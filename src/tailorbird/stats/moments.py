@@ -6,7 +6,18 @@ and gain what `after` adds, so they always equal one pass over all units, and su
 sets of units add up.
 """
 
+from typing import Protocol
+
 import msgspec
+
+
+class Totals(Protocol):
+    """Anything that carries a unit's totals, such as a profile's history at a placement."""
+
+    decisions: int
+    exposures: int
+    outcomes: int
+    value: float
 
 
 class UnitTotals(msgspec.Struct):
@@ -37,7 +48,7 @@ class UnitMoments(msgspec.Struct):
     value_squared: float = 0.0
 
 
-def add_unit(moments: UnitMoments, unit: UnitTotals, sign: int = 1) -> None:
+def add_unit(moments: UnitMoments, unit: Totals, sign: int = 1) -> None:
     """Add a unit's totals to `moments`, or take them out with `sign` -1."""
     decisions, exposures, outcomes, value = (
         unit.decisions,
@@ -58,7 +69,7 @@ def add_unit(moments: UnitMoments, unit: UnitTotals, sign: int = 1) -> None:
     moments.value_squared += sign * value * value
 
 
-def count_decision(moments: UnitMoments, unit: UnitTotals) -> None:
+def count_decision(moments: UnitMoments, unit: Totals) -> None:
     """Count one more decision of `unit`, in the unit and in the moments that hold it."""
     moments.decisions += 1
     moments.decisions_squared += 2 * unit.decisions + 1
@@ -66,7 +77,7 @@ def count_decision(moments: UnitMoments, unit: UnitTotals) -> None:
     unit.decisions += 1
 
 
-def count_exposure(moments: UnitMoments, unit: UnitTotals) -> None:
+def count_exposure(moments: UnitMoments, unit: Totals) -> None:
     """Count one more exposure of `unit`."""
     moments.exposures += 1
     moments.exposures_squared += 2 * unit.exposures + 1
@@ -74,7 +85,7 @@ def count_exposure(moments: UnitMoments, unit: UnitTotals) -> None:
     unit.exposures += 1
 
 
-def count_outcome(moments: UnitMoments, unit: UnitTotals, value: float) -> None:
+def count_outcome(moments: UnitMoments, unit: Totals, value: float) -> None:
     """Count one more outcome of `unit`, worth `value`."""
     moments.outcomes += 1
     moments.outcomes_squared += 2 * unit.outcomes + 1

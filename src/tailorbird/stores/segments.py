@@ -351,7 +351,7 @@ class SegmentLog:
         if not refused and not is_damaged:
             return 0
         if self._seal(segment):  # Judge also what came between.
-            refused, is_damaged = _judge(segment, is_kept)
+            refused, _ = _judge(segment, is_kept)
         replacement = self._copy(segment, frozenset(refused))
         if replacement is None:
             segment.path.unlink()

@@ -1,7 +1,6 @@
 """Readouts, their sentences and their table."""
 
 import json
-import math
 
 import msgspec
 import pytest
@@ -163,9 +162,10 @@ def test_the_table_keeps_to_its_width_whatever_the_numbers() -> None:
     lines = text.splitlines()
     assert max(map(len, lines)) <= WIDTH_MAX
     assert lines[3] == "-" * len(lines[3])
-    assert "…" not in "".join(line.removeprefix("p" * 23 + "…") for line in lines)
+    assert lines[4].startswith("p" * 13)
+    assert "…" not in "".join(line.lstrip("p").removeprefix("…") for line in lines)
     assert "(1 visitor had both arms before a merge.)" in " ".join(text.split())
-    assert text.isprintable() or set(text) - {"\n"} == {c for c in text if c.isprintable()}
+    assert all(line.isprintable() for line in lines)
 
 
 def huge(units: int) -> UnitMoments:
@@ -186,8 +186,15 @@ def huge(units: int) -> UnitMoments:
 def test_a_report_reads_like_this() -> None:
     moments = PlacementMoments("hero", 0.1, arm(9000, 5), arm(1000, 10))
     assert render(readouts(ReadoutQuery(AS_OF, (moments,), metric="rate"))) == EXPECTED
-    assert math.isclose(len(EXPECTED.splitlines()[2]), len(EXPECTED.splitlines()[3]))
 
 
 EXPECTED = """\
+What personalization earned, as of 2024-01-02T03:04:05.500Z
+
+Placement  Metric      Personalized           Holdout      Lift      95 % interval       p
+------------------------------------------------------------------------------------------
+hero       rate    20.00 % of 9,000  10.00 % of 1,000  +100.0 %  +65.3 to +142.0 %  <0.001
+
+hero, rate: Personalized visitors reached the goal 100.0 % more often than the holdout (95 %
+  interval 65.3 % to 142.0 %).
 """

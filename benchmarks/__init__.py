@@ -1,0 +1,1 @@
+"""Benchmarks: one file a claim; promises in `budgets.toml`."""

@@ -1,0 +1,147 @@
+"""Decisions: one request with a variant placement and a list of ten from 100 candidates.
+
+    python -m benchmarks.decide [--json] [--fast] [--check]
+
+10,000 known profiles with the base features; the server has one core, the load generator the other.
+
+    saturation      closed loop, 64 connections: the rate, and latencies with a full queue
+    half_load       open loop at half that rate; a latency counts from when its request was due
+    ratio_to_echo   the rate over that of the same stack's bare JSON echo, bodies of the same size
+    ratio_to_asgi   the rate over that of uvicorn with a raw ASGI echo
+    cpu_us          CPU microseconds a request of the server's process, and with the checkpoints that
+                    follow: the steady figures where the machine is shared
+    steps_us        where a request's time goes: medians of what each decision's own record says
+
+Decisions and echoes take turns; rates and ratios are medians over the rounds.
+"""
+
+import json
+import statistics
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks import bodies
+from benchmarks.echo import KINDS, Echo, echo
+from benchmarks.load import closed_loop, open_loop
+from benchmarks.report import Figures, main, median_of
+from benchmarks.serving import Costed, costed, declare, seed, serving, settle
+from tests.serving import Server
+
+PATH = "/v1/decide"
+SAMPLE = 200
+
+
+class Plan(NamedTuple):
+    """How much to measure."""
+
+    rounds: int
+    seconds: float
+    """Of decisions, a round; of an echo half of it."""
+    half_load_seconds: float
+    events_each: int
+    visitors: int = 10_000
+
+
+FAST = Plan(rounds=2, seconds=3.0, half_load_seconds=4.0, events_each=5)
+FULL = Plan(rounds=4, seconds=6.0, half_load_seconds=12.0, events_each=12)
+
+
+class Round(NamedTuple):
+    """One turn of decisions and each echo, and the CPU seconds of the checkpoint that followed."""
+
+    decide: Costed
+    echoes: dict[str, Costed]
+    checkpoint_seconds: float
+
+
+def measure(folder: Path, *, is_fast: bool) -> Figures:
+    """Return every figure."""
+    plan = FAST if is_fast else FULL
+    with serving(folder) as own, ExitStack() as stack:
+        declare(own, bodies.placements())
+        seed(own, plan.visitors, plan.events_each)
+        answer = _ask(own, 0)
+        echoes = {kind: stack.enter_context(echo(kind, PATH, answer, folder)) for kind in KINDS}
+        requests = bodies.decides(plan.visitors, own.write_key, PATH)
+        closed_loop(own.port, requests, 1.0)
+        settle(own.pid)
+        rounds = [_round(own, echoes, requests, plan) for _ in range(plan.rounds)]
+        rate = statistics.median(turn.decide.run.rps for turn in rounds)
+        half = costed(
+            own.pid, lambda: open_loop(own.port, requests, rate / 2.0, plan.half_load_seconds)
+        )
+        steps = _steps(own, rounds)
+    sizes = {"request": len(bodies.question(bodies.visitor_of(0))), "answer": len(answer)}
+    return _figures(rounds, half) | {"steps_us": steps, "bytes": sizes}
+
+
+def _round(own: Server, echoes: dict[str, Echo], requests: Iterator[bytes], plan: Plan) -> Round:
+    costs = {
+        kind: costed(one.pid, lambda port=one.port: closed_loop(port, requests, plan.seconds / 2))
+        for kind, one in echoes.items()
+    }
+    decide = costed(own.pid, lambda: closed_loop(own.port, requests, plan.seconds))
+    return Round(decide, costs, settle(own.pid))
+
+
+def _figures(rounds: list[Round], half: Costed) -> Figures:
+    decide = [turn.decide for turn in rounds]
+    whole = [
+        turn.decide.cpu_us + 1e6 * turn.checkpoint_seconds / len(turn.decide.run.latencies_ms)
+        for turn in rounds
+    ]
+    floors = {kind: [turn.echoes[kind] for turn in rounds] for kind in KINDS}
+    ratios = {
+        kind: statistics.median(turn.decide.run.rps / turn.echoes[kind].run.rps for turn in rounds)
+        for kind in KINDS
+    }
+    cpu_us = statistics.median(one.cpu_us for one in decide)
+    return {
+        "ratio_to_echo": round(ratios["hot"], 3),
+        "ratio_to_asgi": round(ratios["asgi"], 3),
+        "saturation": median_of([one.figures() for one in decide]),
+        "half_load": half.figures(),
+        "cpu_us": {
+            "saturation": round(cpu_us, 1),
+            "with_checkpoints": round(statistics.median(whole), 1),
+            "half_load": round(half.cpu_us, 1),
+        },
+        "floor": {kind: median_of([one.figures() for one in floors[kind]]) for kind in KINDS},
+    }
+
+
+def _ask(own: Server, visitor: int, *, is_explained: bool = False) -> bytes:
+    """Return an answer as bytes; with a server key and explanations, or as a browser gets it."""
+    body = json.loads(bodies.question(bodies.visitor_of(visitor))) | {"explain": is_explained}
+    key = own.server_key if is_explained else own.write_key
+    answer = own.must("POST", PATH, body, key=key)
+    return json.dumps(answer, separators=(",", ":")).encode()
+
+
+def _steps(own: Server, rounds: list[Round]) -> dict[str, float]:
+    """Return the median microseconds of each step, from records of single decisions.
+
+    `deciding` is all of `decide` as the answer says, the log and the fold included; `around` is the
+    rest of what a request costs the process: HTTP, JSON, keys, and the threads that sync.
+    """
+    found: dict[str, list[float]] = {}
+    for visitor in range(SAMPLE):
+        answer = json.loads(_ask(own, visitor, is_explained=True))
+        found.setdefault("deciding", []).append(1e3 * answer["tookMs"])
+        for decision in answer["decisions"]:
+            record = own.must("GET", f"/admin/v1/decisions/{decision['decisionId']}")
+            kind = "variant" if decision["placement"] == bodies.VARIANT else "list"
+            for step, us in record["timingsUs"].items():
+                found.setdefault(f"{kind}_{step}", []).append(us)
+    steps = {name: round(statistics.median(times), 1) for name, times in sorted(found.items())}
+    named = sum(us for name, us in steps.items() if name != "deciding")
+    total = statistics.median(turn.decide.cpu_us for turn in rounds)
+    steps["visitor_log_and_fold"] = round(steps["deciding"] - named, 1)
+    steps["around"] = round(total - steps["deciding"], 1)
+    return steps
+
+
+if __name__ == "__main__":
+    main("decide", __doc__, measure)
