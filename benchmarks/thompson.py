@@ -16,22 +16,17 @@ arms and alphas and betas from 0.3 to 1e6. The reference is Gauss-Legendre with 
 each two of all arms' quantiles, with SciPy's incomplete beta function.
 """
 
-import argparse
-import json
-import platform
-import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
+from pathlib import Path
 
-import numba
 import numpy as np
-import scipy
 from numpy.polynomial import legendre
 from numpy.typing import NDArray
 from scipy import special
 
-from benchmarks.budget import check
+from benchmarks.report import main
 from tailorbird.policies.base import PolicyState, decided, exposed, rewarded
 from tailorbird.policies.mixing import draw, with_floors_and_caps
 from tailorbird.policies.quadrature import BestProbabilities, best_probabilities
@@ -45,20 +40,9 @@ RATE = 0.05
 SEED = 20
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("--fast", action="store_true", help="fewer batches and cases")
-    parser.add_argument("--check", action="store_true", help="exit with 1 where a budget is broken")
-    options = parser.parse_args()
-    figures = measure(batches=15 if options.fast else 60, cases=12 if options.fast else 60)
-    breaches = check("thompson", figures)
-    print(as_json(figures, breaches) if options.json else as_lines(figures, breaches))
-    sys.exit(1 if options.check and breaches else 0)
-
-
-def measure(batches: int, cases: int) -> dict[str, float]:
+def measure(_folder: Path, *, is_fast: bool) -> dict[str, float]:
     """Return every figure by name."""
+    batches, cases = (15, 12) if is_fast else (60, 60)
     figures: dict[str, float] = {}
     for arms in ARMS:
         for name, act, size in actions(arms):
@@ -236,7 +220,8 @@ def reference_axis(alphas: Vector, betas: Vector, panels_max: int = 250) -> tupl
         special.betaincinv(betas, alphas, tails),
     )
     edges = np.concatenate([special.logit(lower).ravel(), -special.logit(upper).ravel()])
-    edges = np.unique(edges[edges >= special.logit(lower[0]).max()])  # No arm is the best below.
+    least = special.logit(lower[0]).max()  # Below it no arm is the best.
+    edges = np.unique(edges[np.isfinite(edges) & (edges >= least)])
     if len(edges) > panels_max:
         edges = edges[np.linspace(0, len(edges) - 1, panels_max).astype(int)]
     nodes, weights = legendre.leggauss(20)
@@ -244,19 +229,5 @@ def reference_axis(alphas: Vector, betas: Vector, panels_max: int = 250) -> tupl
     return (middle[:, None] + half[:, None] * nodes).ravel(), (half[:, None] * weights).ravel()
 
 
-def as_json(figures: dict[str, float], breaches: list[str]) -> str:
-    """Return one JSON document."""
-    versions = {"numpy": np.__version__, "scipy": scipy.__version__, "numba": numba.__version__}
-    machine = {"machine": platform.machine(), "python": platform.python_version(), **versions}
-    document = {"benchmark": "thompson", "on": machine, "figures": figures, "breaches": breaches}
-    return json.dumps(document, indent=2)
-
-
-def as_lines(figures: dict[str, float], breaches: list[str]) -> str:
-    """Return a line a figure, then the budget's verdict."""
-    lines = [f"{name:<22} {figure:12.4g}" for name, figure in figures.items()]
-    return "\n".join([*lines, "", *(breaches or ["Every budget is kept."])])
-
-
 if __name__ == "__main__":
-    main()
+    main("thompson", __doc__, measure)

@@ -7,9 +7,9 @@ about a recorded log but what is said here:
 * the log has minutes, traffic needs an order: lines of a basket follow one another by one second,
   and a customer's next basket begins when the one before has ended;
 * an item that an invoice names twice is one line of the basket, with the quantities added;
-* baskets that are listed by stock code (most of those without a customer: the till sorted them) have
-  their lines shuffled, for their order says nothing of the shopping and could be guessed: on the real
-  log, sequential rules foresee 60 % of the next items of nameless baskets as listed, 2 % shuffled;
+* baskets that are listed by stock code (most of those without a customer: a till sorted them) are
+  shuffled, for such an order says nothing of the shopping and can be guessed: sequential rules
+  foresee 60 % of the next items of nameless baskets as they are listed, 2 % shuffled;
 * an item's category is derived from its description, by `category_of`;
 * its title is the description it is sold under most often, its price the median of what was paid.
 
@@ -166,7 +166,8 @@ def read_log(path: Path, lines_max: int | None = None) -> Shop:
         notes.append(f"the first {lines_count:,} of {table.num_rows:,} lines")
     if shuffled_count:
         notes.append(
-            f"{shuffled_count:,} baskets are listed by stock code, not as shopped: they are shuffled"
+            f"{shuffled_count:,} baskets are listed by stock code, not as shopped:"
+            " they are shuffled"
         )
     return Shop(
         name="online-retail" if path.name == _SHARED_FILE.name else path.name,

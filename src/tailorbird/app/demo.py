@@ -72,9 +72,9 @@ LEFT_OUT_IN_WORDS: Final = {
     "unreadable": "not readable",
 }
 WIDTH: Final = 96
-CONNECTIONS: Final = 8  # Enough to keep one core of server busy; more only wait in its queue.
+CONNECTIONS: Final = 16  # Events share a disk sync with those beside them; more only queue.
 FAST_LINES: Final = {"simulated": 6_000}
-FAST_LINES_DEFAULT: Final = 45_000
+FAST_LINES_DEFAULT: Final = 30_000  # Two weeks of the log; half a minute.
 START_SECONDS_MAX: Final = 60.0  # A first start compiles the hot path.
 STOP_SECONDS_MAX: Final = 30.0
 CALL_SECONDS_MAX: Final = 60.0

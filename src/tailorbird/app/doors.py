@@ -22,6 +22,7 @@ from tailorbird.app.exchange import (
     problem,
 )
 from tailorbird.app.keys import Gate, Role
+from tailorbird.app.metrics import Metrics
 from tailorbird.clock import parse_time
 from tailorbird.collect.collector import PATH_TYPES, Collected, Collector
 from tailorbird.collect.validate import depth_of, parse_fault
@@ -77,7 +78,8 @@ class Doors:
         self.gate = gate
         self.collector = Collector(engine.clock, engine.keep_reject, self._is_refused)
         self._analytics_js = Path(analytics_js) if analytics_js else None
-        self.served: dict[str, int] = {"events": 0, "decisions": 0, "requests": 0, "errors": 0}
+        self.served: dict[str, int] = {"events": 0, "decisions": 0}
+        self.metrics = Metrics(engine, self.served, self.collector.rejected)
 
     def hot(self) -> dict[bytes, Door]:
         """Return the doors that get the short cut, by path."""
@@ -115,10 +117,10 @@ class Doors:
         return self._acknowledge(collected)
 
     async def _acknowledge(self, collected: Collected) -> Response:
-        try:
-            await self.engine.durable()
-        except TailorbirdError as error:
-            return problem(error)
+        elapsed = self.engine.clock.elapsed
+        started = elapsed()
+        await self.engine.durable()
+        self.metrics.durable_seconds.observe(elapsed() - started)
         return _refusal(collected, 200) if collected.faults else _SUCCESS
 
     def _require_write(self, exchange: Exchange, body: bytes) -> None:
@@ -205,6 +207,7 @@ class Doors:
         request.gpc = exchange.has_gpc
         answers = self.engine.decider.decide(request)
         self.served["decisions"] += len(answers.answers)
+        self.metrics.decide_seconds.observe(answers.took_ms / 1000.0)
         because = self.engine.decider.because if asked.explain else None
         return Response(200, render_answers(answers, is_trusted=is_trusted, because=because))
 
@@ -370,6 +373,10 @@ class Doors:
     def healthz(self, _exchange: Exchange) -> Response:
         """Say that the process is alive."""
         return Response(200, b"ok", TEXT)
+
+    def metrics_text(self, _exchange: Exchange) -> Response:
+        """Return the metrics."""
+        return self.metrics.render()
 
     def readyz(self, _exchange: Exchange) -> Response:
         """Say whether traffic is welcome, and how each dependency is."""

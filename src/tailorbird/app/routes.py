@@ -8,6 +8,7 @@ from starlette.routing import Match, Route, Router
 from tailorbird.app.doors import Door, Doors, guarded
 from tailorbird.app.exchange import Exchange, Headers, Response, problem
 from tailorbird.app.http import cors_headers
+from tailorbird.app.openapi import document
 from tailorbird.app.operators import Operators
 from tailorbird.errors import Fault, InvalidInputError, NotFoundError
 from tailorbird.limits import BODY_BYTES_MAX
@@ -34,6 +35,7 @@ def table(doors: Doors, operators: Operators) -> list[tuple[str, str, Door]]:
         ("GET", "/analytics.js/v1/{key}/analytics.min.js", doors.analytics_js),
         ("GET", "/healthz", doors.healthz),
         ("GET", "/readyz", doors.readyz),
+        ("GET", "/metrics", doors.metrics_text),
         ("PUT", "/admin/v1/items", operators.put_items),
         ("GET", "/admin/v1/items/{id:path}", operators.get_item),
         ("PATCH", "/admin/v1/items/{id:path}", operators.patch_item),
@@ -50,6 +52,18 @@ def table(doors: Doors, operators: Operators) -> list[tuple[str, str, Door]]:
         ("GET", "/admin/v1/rejects", operators.rejects),
         ("POST", "/admin/v1/rejects/replay", operators.replay_rejects),
     ]
+
+
+def with_openapi(routes: list[tuple[str, str, Door]]) -> list[tuple[str, str, Door]]:
+    """Return the routes with `GET /openapi.json`, which describes them all."""
+
+    def openapi(_exchange: Exchange) -> Response:
+        """Return this document."""
+        return Response(200, content)
+
+    described = [*routes, ("GET", "/openapi.json", openapi)]
+    content = document(described)
+    return described
 
 
 class Application:

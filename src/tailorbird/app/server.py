@@ -18,7 +18,7 @@ from tailorbird.app.engine import Engine, Options
 from tailorbird.app.http import HotProtocol
 from tailorbird.app.keys import Gate
 from tailorbird.app.operators import Operators
-from tailorbird.app.routes import Application, table
+from tailorbird.app.routes import Application, table, with_openapi
 from tailorbird.clock import Clock, SystemClock
 from tailorbird.decide.compiled import check
 from tailorbird.errors import ConfigurationError, InvalidInputError
@@ -77,7 +77,7 @@ def serve(engine: Engine, config: Config, keys: Keys) -> None:
     protocol = type("Protocol", (HotProtocol,), {"find_door": staticmethod(hot.get)})
     listener = _listen(config.host, config.port)
     settings = uvicorn.Config(
-        Application(table(doors, operators)),
+        Application(with_openapi(table(doors, operators))),
         http=protocol,
         loop="uvloop",
         lifespan="off",

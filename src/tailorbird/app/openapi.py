@@ -1,0 +1,202 @@
+"""The OpenAPI document, made from the routes and the types that they read and write."""
+
+import re
+from typing import Any, NamedTuple
+
+import msgspec
+
+from tailorbird import __version__
+from tailorbird.app.doors import Door, OutcomeBody
+from tailorbird.app.operators import ItemsBody, RejectsBody
+from tailorbird.deliver.api import DecideAnswer, DecideBody
+from tailorbird.deliver.openfeature import EvaluateBody
+from tailorbird.schema.item import Item, ItemPatch
+from tailorbird.schema.placement import Placement
+from tailorbird.schema.readout import Readouts
+
+_JSON = "application/json"
+_PROBLEM = "application/problem+json"
+_PLACE = re.compile(r"\{(\w+)(?::path)?\}")
+
+
+class Operation(NamedTuple):
+    """What a route reads and writes, beside what its door's docstring says."""
+
+    tag: str
+    body: Any = None
+    answer: Any = None
+    status: int = 200
+    query: tuple[str, ...] = ()
+    content_type: str = _JSON
+
+
+_EVENT: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "type": {"enum": ["track", "page", "screen", "identify", "group", "alias"]},
+        "messageId": {"type": "string", "maxLength": 100},
+        "anonymousId": {"type": ["string", "null"], "maxLength": 500},
+        "userId": {"type": ["string", "null"], "maxLength": 500},
+        "event": {"type": "string", "maxLength": 500},
+        "properties": {"type": "object"},
+        "traits": {"type": "object"},
+        "context": {"type": "object"},
+        "timestamp": {"type": "string", "format": "date-time"},
+        "sentAt": {"type": "string", "format": "date-time"},
+        "writeKey": {"type": "string"},
+    },
+}
+_BATCH: dict[str, Any] = {
+    "type": "object",
+    "required": ["batch"],
+    "properties": {
+        "batch": {"type": "array", "items": _EVENT, "maxItems": 2500},
+        "context": {"type": "object"},
+        "sentAt": {"type": "string", "format": "date-time"},
+        "writeKey": {"type": "string"},
+    },
+}
+
+OPERATIONS: dict[tuple[str, str], Operation] = {
+    ("POST", "/v1/batch"): Operation("events", _BATCH),
+    ("POST", "/v1/b"): Operation("events", _BATCH),
+    ("POST", "/v1/import"): Operation("events", _BATCH),
+    ("POST", "/beacon/v1/batch"): Operation("events", _BATCH, query=("writeKey",)),
+    ("POST", "/v1/decide"): Operation("decisions", DecideBody, DecideAnswer),
+    ("GET", "/v1/decide"): Operation(
+        "decisions",
+        answer=DecideAnswer,
+        query=("placement", "anonymousId", "userId", "count", "format", "explain", "at"),
+    ),
+    ("POST", "/v1/outcomes"): Operation("events", OutcomeBody),
+    ("POST", "/ofrep/v1/evaluate/flags"): Operation("openfeature", EvaluateBody),
+    ("POST", "/ofrep/v1/evaluate/flags/{key:path}"): Operation("openfeature", EvaluateBody),
+    ("GET", "/sourceConfig"): Operation("clients", query=("writeKey",)),
+    ("GET", "/sourceConfig/"): Operation("clients", query=("writeKey",)),
+    ("GET", "/analytics.js/v1/{key}/analytics.min.js"): Operation("clients", content_type="text/javascript"),
+    ("GET", "/healthz"): Operation("health", content_type="text/plain"),
+    ("GET", "/metrics"): Operation("health", content_type="application/openmetrics-text"),
+    ("PUT", "/admin/v1/items"): Operation("catalogue", ItemsBody),
+    ("GET", "/admin/v1/items/{id:path}"): Operation("catalogue", answer=Item),
+    ("PATCH", "/admin/v1/items/{id:path}"): Operation("catalogue", ItemPatch, Item),
+    ("DELETE", "/admin/v1/items/{id:path}"): Operation("catalogue", status=204),
+    ("GET", "/admin/v1/placements/{key:path}"): Operation("placements", answer=Placement),
+    ("PUT", "/admin/v1/placements/{key:path}"): Operation("placements", Placement, Placement),
+    ("DELETE", "/admin/v1/placements/{key:path}"): Operation("placements", status=204),
+    ("PUT", "/admin/v1/profiles/{identifier:path}/consent"): Operation(
+        "people", {"type": "object", "additionalProperties": {"type": "boolean"}}
+    ),
+    ("GET", "/admin/v1/profiles/{identifier:path}"): Operation("people", query=("at",)),
+    ("GET", "/admin/v1/readouts"): Operation(
+        "readouts", answer=Readouts, query=("placement", "metric", "segment")
+    ),
+    ("GET", "/admin/v1/rejects"): Operation("events", query=("after", "limit")),
+    ("POST", "/admin/v1/rejects/replay"): Operation("events", RejectsBody),
+}
+"""Routes that say more than their path: the others answer JSON and read an event, or nothing."""
+
+
+def document(routes: list[tuple[str, str, Door]]) -> bytes:
+    """Return the OpenAPI 3.1 document of `routes` as JSON."""
+    kinds = [kind for op in OPERATIONS.values() for kind in (op.body, op.answer) if isinstance(kind, type)]
+    schemas, components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    refs = dict(zip(kinds, schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for method, path, door in routes:
+        operation = OPERATIONS.get((method, path)) or _default(method, path)
+        entry = paths.setdefault(_PLACE.sub(r"{\1}", path), {})
+        entry[method.lower()] = _operation(method, path, door, operation, refs)
+    return msgspec.json.encode(
+        {
+            "openapi": "3.1.0",
+            "info": {
+                "title": "Tailorbird",
+                "version": __version__,
+                "description": "Real-time personalization: events in, decisions out, lift proven.",
+            },
+            "paths": paths,
+            "components": {
+                "schemas": components | {"Problem": _PROBLEM_SCHEMA},
+                "securitySchemes": {
+                    "bearer": {"type": "http", "scheme": "bearer"},
+                    "basic": {"type": "http", "scheme": "basic"},
+                },
+            },
+        }
+    )
+
+
+_PROBLEM_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"path": {"type": "string"}, "rule": {"type": "string"}, "value": {}},
+            },
+        },
+    },
+}
+_OPEN = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/.well-known/gpc.json", "/v1/projects", "/analytics.js")
+
+
+def _default(method: str, path: str) -> Operation:
+    tag = path.split("/")[1] or "tailorbird"
+    is_event = method == "POST" and path.startswith(("/v1/", "/api/s/"))
+    return Operation("events" if is_event else tag, _EVENT if is_event else None)
+
+
+def _operation(
+    method: str, path: str, door: Door, operation: Operation, refs: dict[Any, Any]
+) -> dict[str, Any]:
+    name = re.sub(r"[^a-z0-9]+", "_", _PLACE.sub(r"\1", f"{method} {path}").lower()).strip("_")
+    entry: dict[str, Any] = {
+        "operationId": name,
+        "tags": [operation.tag],
+        "summary": (door.__doc__ or "").strip().split("\n")[0],
+        "responses": _responses(operation, refs),
+    }
+    parameters = [
+        {"name": place, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        for place in _PLACE.findall(path)
+    ] + [{"name": query, "in": "query", "schema": {"type": "string"}} for query in operation.query]
+    if parameters:
+        entry["parameters"] = parameters
+    if operation.body is not None:
+        entry["requestBody"] = {
+            "required": True,
+            "content": {_JSON: {"schema": _schema(operation.body, refs)}},
+        }
+    if not path.startswith(_OPEN):
+        entry["security"] = [{"bearer": []}, {"basic": []}]
+    return entry
+
+
+def _responses(operation: Operation, refs: dict[Any, Any]) -> dict[str, Any]:
+    done: dict[str, Any] = {"description": "Done."}
+    if operation.status != 204:  # noqa: PLR2004
+        done["content"] = {operation.content_type: {"schema": _schema(operation.answer, refs)}}
+        if operation.answer is DecideAnswer:
+            done["content"]["text/html"] = {"schema": {"type": "string"}}
+    problem = {
+        "description": "What is wrong, as problem details (RFC 9457).",
+        "content": {_PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    if operation.tag == "openfeature":
+        problem["content"] = {_JSON: {"schema": {"type": "object"}}}
+    responses = {str(operation.status): done, "4XX": problem, "503": problem}
+    if operation.answer is Placement and operation.body is Placement:
+        responses["201"] = done
+    return responses
+
+
+def _schema(kind: Any, refs: dict[Any, Any]) -> dict[str, Any]:  # noqa: ANN401
+    if kind is None:
+        return {}
+    schema: dict[str, Any] = kind if isinstance(kind, dict) else refs[kind]
+    return schema
