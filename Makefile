@@ -63,6 +63,8 @@ clean: ## Remove environments, installed clients and caches; data stays.
 $(RUNTIME): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@# Compiles the numerical kernels once, so that the first start does not wait for it.
+	$(BIN)/python -c "import tailorbird.app.commands"
 	@touch $@
 
 $(DEVELOPMENT): $(RUNTIME)

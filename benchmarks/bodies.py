@@ -18,6 +18,7 @@ VARIANT, LIST = "home-hero", "home-list"
 CATEGORIES = 20
 ITEMS = 1_000
 TEMPLATES = 2_000
+QUESTIONS_MAX = 20_000  # Visitors asked about, of more; a request for each is kept ready.
 
 _ID_SLOT = "<message id, 32 long............>"
 _ids = itertools.count(int(datetime.now(UTC).timestamp()) << 32)
@@ -77,22 +78,23 @@ def visitor_of(number: int) -> str:
 
 
 def decides(visitors: int, key: str, path: str = "/v1/decide") -> Iterator[bytes]:
-    """Return requests to decide, for one visitor after the other, without end."""
-    order = np.random.default_rng(1).permutation(visitors).tolist()
+    """Return requests to decide for visitors in random order (a sample of many), without end."""
+    order = np.random.default_rng(1).permutation(visitors)[:QUESTIONS_MAX].tolist()
     return itertools.cycle([post(path, question(visitor_of(number)), key) for number in order])
 
 
 def singles(visitors: int, key: str) -> Iterator[bytes]:
     """Return requests with one event each, without end."""
-    made = [_cut(_single(number % visitors, number)) for number in range(TEMPLATES)]
-    whole = [(head("/v1/t", len(a) + 32 + len(b), key) + a, b) for a, b in made]
+    made = [_single(number % visitors, number) for number in range(TEMPLATES)]
+    cut = [(f"/v1/{event['type'][0]}", *_cut(event)) for event in made]
+    whole = [(head(path, len(a) + 32 + len(b), key) + a, b) for path, a, b in cut]
     for before, after in itertools.cycle(whole):
         yield b"%b%032x%b" % (before, next(_ids), after)
 
 
-def single_body() -> bytes:
-    """Return the body of one single event."""
-    before, after = _cut(_single(0, 0))
+def view(visitor: str) -> bytes:
+    """Return the body of a visitor's view of a product."""
+    before, after = _cut(_event(visitor, 1))
     return b"%b%032x%b" % (before, next(_ids), after)
 
 

@@ -22,12 +22,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.serving import Server
+
 from benchmarks import bodies
 from benchmarks.echo import KINDS, Echo, echo
 from benchmarks.load import closed_loop, open_loop
 from benchmarks.report import Figures, main, median_of
 from benchmarks.serving import Costed, costed, declare, seed, serving, settle
-from tests.serving import Server
 
 PATH = "/v1/decide"
 SAMPLE = 200

@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 import uvicorn
+from tests.serving import free_port
 
 from benchmarks.load import LoadError, closed_loop, post
 from benchmarks.machine import cores, pinned
 from tailorbird.app.exchange import Exchange, Response
 from tailorbird.app.http import HotProtocol
-from tests.serving import free_port
 
 START_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 10.0
@@ -80,7 +80,7 @@ def serve(kind: str, port: int, path: str, answer: bytes) -> None:
     )
 
 
-def _application(answer: bytes) -> Any:  # noqa: ANN401
+def _application(answer: bytes) -> Any:
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(answer)).encode()),

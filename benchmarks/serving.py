@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.serving import Server
+
 from benchmarks import bodies
 from benchmarks.load import Run, closed_loop
 from benchmarks.machine import cores, cpu_seconds, pinned
-from tests.serving import Server
 
 SETTLE_SECONDS_MAX = 30.0  # A checkpoint begins within five seconds and ends within some more.
 

@@ -13,6 +13,7 @@ from typing import Any
 from unittest import mock
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +24,7 @@ from tailorbird.collect.collector import Collected, Collector
 from tailorbird.decide.compiled import check
 from tailorbird.decide.visitor import Request
 from tailorbird.errors import InvalidInputError
+from tailorbird.live import seen
 from tailorbird.live.world import TABLES, World
 from tailorbird.process.worker import Fold
 from tailorbird.schema.decision import PlacementRequest, VisitorRef
@@ -53,8 +55,15 @@ PLACEMENTS = {
     "plain": {"variants": [{"id": "a"}, {"id": "b"}], "policy": {"type": "fixed"}},
 }
 lawfully = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_filters() -> Iterator[None]:
+    """Make the filters of message ids small: quick to make, and full of false alarms."""
+    with mock.patch.multiple(seen, BITS=1 << 9, _MASK=(1 << 9) - 1):
+        yield
 
 
 # --- an installation in memory ----------------------------------------------------------------------

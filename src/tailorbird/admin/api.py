@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from tailorbird.clock import format_time
-from tailorbird.features.view import LAYOUT_VERSION, features, primary_interest
+from tailorbird.features.view import LAYOUT_VERSION, features
 from tailorbird.live.profiles import holdout_position
 from tailorbird.live.world import ALL_PLACEMENTS, World
 from tailorbird.policies.base import PolicyState, trials
@@ -45,7 +45,7 @@ def profile_view(world: World, secret: bytes, profile: Profile, at: float) -> di
         "computedAttributes": {},
         "features": features(profile, at),
         "featureLayoutVersion": LAYOUT_VERSION,
-        "primaryInterest": primary_interest(profile, at),
+        "primaryInterest": profile.primary_interest,
         "segments": [],
         "recentEvents": [
             {

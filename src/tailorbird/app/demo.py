@@ -71,6 +71,11 @@ LEFT_OUT_IN_WORDS: Final = {
     "repeatedInBasket": "the same item again in one invoice (quantities added)",
     "unreadable": "not readable",
 }
+REASONS_IN_WORDS: Final = {
+    "SPLIT": "drawn by the policy",
+    "HOLDOUT": "for the holdout",
+    "FALLBACK": "bestsellers, as time ran out",
+}
 WIDTH: Final = 96
 CONNECTIONS: Final = 16  # Events share a disk sync with those beside them; more only queue.
 FAST_LINES: Final = {"simulated": 6_000}
@@ -167,6 +172,8 @@ class Figures(msgspec.Struct, frozen=True, rename="camel"):
     """Of traffic, without start and set-up."""
     events: int
     decisions: int
+    reasons: dict[str, int]
+    """Decisions by why they were answered so: `SPLIT` is the policy's draw."""
     latency_ms: dict[str, dict[str, float]]
     retries: int
     errors: int
@@ -248,6 +255,7 @@ def _figures(shop: Shop, meter: Meter, seconds: float, api: "AdminApi") -> Figur
         seconds=round(seconds, 3),
         events=meter.count("event"),
         decisions=meter.count("decide"),
+        reasons=dict(meter.reasons),
         latency_ms={kind: meter.latency_ms(kind) for kind in meter.seconds},
         retries=meter.retries,
         errors=meter.errors_count,
@@ -428,7 +436,7 @@ def _introduction(shop: Shop) -> str:
 def render(figures: Figures, shop: Shop) -> str:
     """Return the demo's results in words and aligned numbers, at most `WIDTH` columns wide."""
     sections = (
-        ("Served", _served(figures)),
+        ("Served", [*_served(figures), _reasons(figures)]),
         ("What the policy learned", _learned(figures)),
         ("Personalized against holdout", _earned(figures)),
         ("One visitor's story", _told(figures.story, shop)),
@@ -455,6 +463,13 @@ def _served(figures: "Figures | ReplayFigures") -> list[str]:
     )
     lines += [f"  refused: {refusal}" for refusal in figures.first_refusals]
     return lines
+
+
+def _reasons(figures: Figures) -> str:
+    counts = [
+        f"{count:,} {REASONS_IN_WORDS.get(name, name)}" for name, count in figures.reasons.items()
+    ]
+    return "decisions: " + ", ".join(counts)
 
 
 def _learned(figures: Figures) -> list[str]:

@@ -114,6 +114,7 @@ class Meter:
         self.lines = 0
         self.orders = 0
         self.arms: dict[str, Outcome] = {}
+        self.reasons: Counter[str] = Counter()
         self.last_decisions: dict[str, LastDecision] = {}
 
     def answered(self, kind: str, seconds: float) -> None:
@@ -294,6 +295,7 @@ class _Baskets:
     def _note(self, basket: Basket, line: Line, answer: "_Answer") -> None:
         decision = answer.decisions[0]
         is_hit = any(choice.id == line.item for choice in decision.choices)
+        self._meter.reasons[decision.reason] += 1
         outcome = self._meter.arms.setdefault(answer.visitor.arm, Outcome())
         outcome.decisions += 1
         outcome.hits += is_hit
@@ -527,6 +529,7 @@ class _Choice(msgspec.Struct, frozen=True):
 
 class _Decision(msgspec.Struct, frozen=True, rename="camel"):
     decision_id: str
+    reason: str
     choices: tuple[_Choice, ...]
 
 

@@ -58,6 +58,14 @@ class CompiledPlacement:
         self.weights: NDArray[np.float64] = np.array(
             [[strategy.weights.get(source, 0.0) for source in SOURCES] for strategy in placement.strategies]
         ).reshape(len(placement.strategies), len(SOURCES))
+        used = placement.candidates.sources if placement.candidates is not None else ()
+        self.switches: dict[bool, NDArray[np.bool_]] = {
+            is_named: np.array(
+                [is_named, "covisitation" in used, "recency" in used, placement.constraints.in_stock]
+            )
+            for is_named in (False, True)
+        }
+        """What `kernels.find_candidates` is told, for a request that names its candidates or not."""
         self.fallback = placement.fallback or (self.arms[0] if self.arms else "")
         self.profile_fields = self._fields("profile")
         self.reads_profile = self._reads("profile")

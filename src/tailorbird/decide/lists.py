@@ -9,7 +9,6 @@ from tailorbird.decide.compiled import CompiledPlacement, CompiledRule
 from tailorbird.decide.kernels import REMOVED, find_candidates, rank_list
 from tailorbird.decide.pool import Pool, item_facts
 from tailorbird.decide.visitor import Visitor, over_cap, profile_facts
-from tailorbird.features.view import primary_interest
 from tailorbird.live.world import World
 from tailorbird.rankers.covisitation import STEPS_BACK
 from tailorbird.rules.cel import RuleError, context_of
@@ -103,7 +102,8 @@ class ListMaker:
         """Return the list of the strategy that was drawn: (probabilities, its index, slots)."""
         probabilities, arm, count = drawn
         profile = visitor.profile
-        primary = -1 if profile is None else _primary(world, profile, visitor.t)
+        interest = None if profile is None else profile.primary_interest
+        primary = -1 if interest is None else world.catalogue.clusters.get(interest, -1)
         share = compiled.placement.constraints.diversity_share
         chosen, propensities, scores, leading, origins = self._rank(
             world, listing, (compiled.weights, probabilities, arm), (primary, share), count
@@ -178,14 +178,7 @@ class ListMaker:
         items = np.empty(limit, np.int32)
         covisits, recency = np.empty(limit, np.float32), np.empty(limit, np.float32)
         removed = np.zeros(len(REMOVED), np.int64)
-        switches = np.array(
-            [
-                asked.candidates is not None,
-                "covisitation" in query.sources,
-                "recency" in query.sources,
-                compiled.placement.constraints.in_stock,
-            ]
-        )
+        switches = compiled.switches[asked.candidates is not None]
         self._tick += _TICKS
         count = find_candidates(
             own,
@@ -276,8 +269,3 @@ def _indices(world: World, keys: Any) -> NDArray[np.int32]:  # noqa: ANN401
     """Return the indices of the items that are known among `keys`."""
     index = world.catalogue.index
     return np.array([index[key] for key in keys if key in index], np.int32)
-
-
-def _primary(world: World, profile: Profile, t: float) -> int:
-    interest = primary_interest(profile, t)
-    return -1 if interest is None else world.catalogue.clusters.get(interest, -1)

@@ -132,22 +132,6 @@ def vector(profile: Profile, at: float) -> NDArray[np.float32]:
     return np.concatenate([blocks.ravel(), np.array(scalars(profile, at), np.float32)])
 
 
-def primary_interest(profile: Profile, at: float) -> str | None:
-    """Return the category with the highest decayed count (half-life 30 d), None without any.
-
-    All counts are compared at the same moment; ties go to the name that sorts first.
-    """
-    counters = profile.counters
-    best: tuple[float, str] | None = None
-    for key, row in counters.keys.items():
-        if key.startswith("c:"):
-            age = max(at - float(counters.last[row]), 0.0)
-            weight = float(counters.rows[row, 4]) * 2.0 ** (-age / 2592000.0)
-            if best is None or weight > best[0] or (weight == best[0] and key[2:] < best[1]):
-                best = (weight, key[2:])
-    return None if best is None else best[1]
-
-
 def _stem_of(key: str) -> str:
     return slug(key[2:]) if key.startswith("e:") else f"category_{slug(key[2:])}"
 

@@ -149,13 +149,14 @@ class Table(Generic[T]):
         self._cache[key] = value
         self._resize(key, size)
         if self.cache_bytes > self._cache_bytes_max:
-            self._evict()
+            self._evict(spared=key)
 
     def _resize(self, key: str, size: int) -> None:
         self.cache_bytes += size - self._sizes.get(key, 0)
         self._sizes[key] = size
 
-    def _evict(self) -> None:
+    def _evict(self, spared: str = "") -> None:
+        """Drop the entries used longest ago; not `spared`, which its caller is about to change."""
         if self._is_full or self.cache_bytes <= self._cache_bytes_max:
             return
         # A tenth at once, so that a full cache is not walked for every new entry.
@@ -166,6 +167,8 @@ class Table(Generic[T]):
             if self.cache_bytes - freed <= target:
                 break
             if key in self._dirty or key in self._pending or key in self._committing:
+                continue
+            if key == spared:
                 continue
             going.append(key)
             freed += self._sizes[key]

@@ -180,6 +180,9 @@ class World:
     def checkpoint_begin(self) -> None:
         """Take the present moment as what the next commit holds."""
         self._offset_pending = self.offset
+        if self.popularity.updates:
+            # Before the tables begin, so that the count is committed with what it counts.
+            self.counts.put("popularity_updates", self.popularity.updates)
         for table in self._tables:
             table.checkpoint_begin()
         self._snapshot = self._take_rows()
@@ -246,7 +249,6 @@ class World:
         self.popularity.newest = float(self.popularity.last.max(initial=0.0))
 
     def _take_rows(self) -> "_Rows":
-        self.counts.put("popularity_updates", self.popularity.updates)
         indices = np.fromiter(sorted(self._dirty_rows), np.int64, len(self._dirty_rows))
         self._dirty_rows = set()
         return _Rows(

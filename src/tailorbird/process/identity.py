@@ -5,7 +5,7 @@ profile of its own, the two become one, under the older one's id. Two known user
 even on `alias`: a false merge is a privacy incident, a false split a nuisance.
 """
 
-from tailorbird.features import counters
+from tailorbird.features import affinity, counters
 from tailorbird.limits import LINKS_MAX, OPEN_DECISIONS_MAX, PURCHASES_MAX, RECENT_EVENTS_MAX
 from tailorbird.live.profiles import (
     holdout_position,
@@ -233,6 +233,7 @@ def _merge_history(older: Profile, newer: Profile) -> None:
     older.value += newer.value
     older.orders += newer.orders
     counters.merge(older.counters, newer.counters)
+    affinity.settle(older)
     older.items = _merged_items(older.items, newer.items)
     older.recent = sorted([*older.recent, *newer.recent], key=lambda event: event.t)[
         -RECENT_EVENTS_MAX:

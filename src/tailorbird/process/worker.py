@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from tailorbird.features import counters
+from tailorbird.features import affinity, counters
 from tailorbird.limits import PURCHASES_MAX, RECENT_EVENTS_MAX, TRAITS_BYTES_MAX, TRAITS_MAX
 from tailorbird.live.decision_ids import decision_id
 from tailorbird.live.profiles import known
@@ -141,6 +141,7 @@ class Fold:
         counters.count(profile.counters, f"e:{name}", t)
         for category in categories:
             counters.count(profile.counters, f"c:{category}", t)
+            affinity.observe(profile, category)
         self._observe_items(profile, name, t, items)
         entry = Recent(t, name, items[0] if items else "", categories[0] if categories else "")
         ring = profile.recent

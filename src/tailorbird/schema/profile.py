@@ -5,6 +5,8 @@ the fold in `process` writes it. Counters are packed rows (see `features.counter
 floats: 1,000 floats in a dict take 28 µs to gather and 154 kB to hold.
 """
 
+from typing import Any
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +80,7 @@ class Profile(msgspec.Struct):
     identifiers: dict[str, tuple[float, float]] = {}
     """`type:value` to (first, last) seen."""
     links: list[Link] = []
-    traits: dict[str, object] = {}
+    traits: dict[str, Any] = {}
     consent: dict[str, bool] = {}
     gpc: bool = False
     sessions: int = 0
@@ -91,6 +93,8 @@ class Profile(msgspec.Struct):
     recent: list[Recent] = []
     items: dict[int, str] = {}
     """Catalogue index of the last distinct items to the event that touched each, oldest first."""
+    primary_interest: str | None = None
+    """The category with the highest decayed count: see `features.affinity`."""
     purchases: dict[str, float] = {}
     """Item to time of the last purchase, oldest first."""
     placements: dict[str, AtPlacement] = {}
