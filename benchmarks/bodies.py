@@ -1,7 +1,7 @@
-"""Bodies as real clients send them: the fields that analytics-next puts on an event, and questions.
+"""Bodies as real clients send them: events with the fields of analytics-next, and questions.
 
-Sizes are what was recorded from the client: 800 to 900 bytes an event. Every event has a `messageId` of
-its own, or the server would leave it out as seen before.
+Sizes are what was recorded from the client, 600 to 900 bytes an event. Each has a `messageId` of its
+own, or the server would leave it out as seen before.
 """
 
 import itertools
@@ -46,7 +46,7 @@ def items() -> list[dict[str, Any]]:
 
 
 def placements() -> list[dict[str, Any]]:
-    """Return a variant placement with a rule on the profile, and a list of ten from 100 candidates."""
+    """Return a variant placement with a rule on the profile, and a list of ten from 100."""
     goal = {"event": "Order Completed", "value": "properties.revenue", "windowSeconds": 86400}
     variants: list[dict[str, Any]] = [
         {"id": name, "value": {"headline": f"Headline {name}", "image": f"/{name}.webp"}}

@@ -2,13 +2,13 @@
 
     python -m benchmarks.collect [--json] [--fast] [--check]
 
-10,000 visitors; the server, its syncing thread included, has one core, the load generator the other.
+10,000 visitors; the server has one core, its syncing thread included, the load generator the other.
 
     singles_64, singles_256   closed loop of single events: rate, latencies, CPU a request
-    batches                   closed loop of batches of 100 from 64 connections; figures an event too
+    batches                   closed loop of batches of 100 from 64 connections
     half_load                 open loop of single events at half the rate of `singles_64`
     ack_over_fsync_p50_ms     what half load's median acknowledgement takes beyond one fdatasync
-    ratio_single, ratio_batch the rates over that of decode, validate and append alone (`floor.*.all`)
+    ratio_single, ratio_batch the rates over those of decode, validate and append alone: `floor`
 
 Every event that was acknowledged is in the log: `lost` counts those that are not.
 """
@@ -24,7 +24,7 @@ from benchmarks import bodies
 from benchmarks.floors import BATCH, floors
 from benchmarks.load import closed_loop, open_loop
 from benchmarks.report import Figures, main, median_of
-from benchmarks.serving import Costed, costed, declare, seed, serving, settle
+from benchmarks.serving import Costed, costed, declare, log_end, seed, serving, settle
 
 
 class Plan(NamedTuple):
@@ -50,7 +50,7 @@ def measure(folder: Path, *, is_fast: bool) -> Figures:
         declare(own, bodies.placements())
         seed(own, plan.visitors, 1)
         settle(own.pid)
-        before = _log_end(own)
+        before = log_end(own)
         single = bodies.singles(plan.visitors, own.write_key)
         batch = bodies.batches(bodies.spread(plan.visitors), BATCH, own.write_key)
         loads = {"singles_64": (single, 64), "singles_256": (single, 256), "batches": (batch, 64)}
@@ -65,7 +65,7 @@ def measure(folder: Path, *, is_fast: bool) -> Figures:
         rate = statistics.median(one.run.rps for one in taken["singles_64"]) / 2.0
         half = costed(own.pid, lambda: open_loop(own.port, single, rate, plan.half_load_seconds))
         lost = before + _accepted([*taken["singles_64"], *taken["singles_256"], half])
-        lost += BATCH * _accepted(taken["batches"]) - _log_end(own)
+        lost += BATCH * _accepted(taken["batches"]) - log_end(own)
     return _figures(taken, half, floor) | {"lost": lost}
 
 
@@ -75,11 +75,6 @@ def _run(own: Server, requests: Iterator[bytes], connections: int, seconds: floa
 
 def _accepted(runs: list[Costed]) -> int:
     return sum(len(one.run.latencies_ms) - one.run.errors for one in runs)
-
-
-def _log_end(own: Server) -> int:
-    """Return how many records the log holds; decisions would count, but none are asked for."""
-    return int(own.must("GET", "/readyz")["dependencies"]["log"]["end"])
 
 
 def _figures(taken: dict[str, list[Costed]], half: Costed, floor: list[dict[str, Any]]) -> Figures:

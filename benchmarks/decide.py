@@ -8,8 +8,8 @@
     half_load       open loop at half that rate; a latency counts from when its request was due
     ratio_to_echo   the rate over that of the same stack's bare JSON echo, bodies of the same size
     ratio_to_asgi   the rate over that of uvicorn with a raw ASGI echo
-    cpu_us          CPU microseconds a request of the server's process, and with the checkpoints that
-                    follow: the steady figures where the machine is shared
+    cpu_us          CPU microseconds a request of the server's process, and with the checkpoints
+                    that follow: the steady figures where the machine is shared
     steps_us        where a request's time goes: medians of what each decision's own record says
 
 Decisions and echoes take turns; rates and ratios are medians over the rounds.

@@ -2,7 +2,7 @@
 
     python -m benchmarks.floors FOLDER SECONDS
 
-    append     the log alone: the same bytes appended by 64 producers, each waiting until they are durable
+    append     the log alone: 64 producers append the same bytes and wait until they are durable
     validate   the door's decoding and validating alone
     all        both, one after the other: what of the door's work no server could leave out
 

@@ -1,4 +1,4 @@
-"""What a benchmark runs on: cores to pin to, what a process used, and a description for the record."""
+"""What a benchmark runs on: cores to pin to, what a process used, and all that for the record."""
 
 import os
 import platform

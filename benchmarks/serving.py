@@ -75,6 +75,11 @@ def seed(own: Server, visitors: int, events_each: int) -> Run:
     return run
 
 
+def log_end(own: Server) -> int:
+    """Return how many records the log has had: events, decisions, and what operators wrote."""
+    return int(own.must("GET", "/readyz")["dependencies"]["log"]["end"])
+
+
 def costed(pid: int, act: Callable[[], Run]) -> Costed:
     """Run `act` and return what it cost the process `pid`."""
     before = cpu_seconds(pid)

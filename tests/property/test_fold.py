@@ -449,18 +449,19 @@ maps = st.dictionaries(
     anything,
     max_size=4,
 )  # fmt: skip
+contexts = st.one_of(maps, st.fixed_dictionaries({"traits": st.dictionaries(st.text(max_size=2), scalars, max_size=2)}))
 odd_events = st.tuples(
     st.sampled_from(["track", "identify", "page", "alias", "group", "screen"]),
     st.fixed_dictionaries(
         {"userId": st.sampled_from(["u1", "u2", 7, 1.5]), "event": names, "previousId": st.just("a1")},
-        optional={"properties": maps, "traits": maps, "context": maps},
+        optional={"properties": maps, "traits": maps, "context": contexts},
     ),
     st.dictionaries(st.sampled_from(fields), anything, max_size=3),
 )
 
 
 @settings(lawfully, max_examples=150)
-@given(odd=st.lists(odd_events, min_size=1, max_size=5), shared=st.none() | maps)
+@given(odd=st.lists(odd_events, min_size=1, max_size=5), shared=st.none() | contexts)
 def test_whatever_the_door_lets_in_can_be_folded_decided_on_and_committed(odd, shared):
     with installed() as installation:
         batch = [{"type": kind, "groupId": "g"} | usual | strange for kind, usual, strange in odd]

@@ -50,6 +50,7 @@ from tailorbird.limits import COUNT_MAX, IDENTIFIER_LENGTH_MAX, NESTING_MAX
 from tailorbird.live.profiles import is_suppressed
 from tailorbird.schema.decision import PlacementRequest, VisitorRef
 from tailorbird.schema.events import Event, LoggedOutcome
+from tailorbird.schema.placement import Time
 
 logger = logging.getLogger("tailorbird")
 
@@ -66,7 +67,7 @@ class OutcomeBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     decision_id: str
     goal: str | None = None
     value: float | None = None
-    timestamp: str | None = None
+    timestamp: Time | None = None
     message_id: str | None = None
 
 

@@ -8,8 +8,9 @@ import msgspec
 from tailorbird import __version__
 from tailorbird.app.doors import Door, OutcomeBody
 from tailorbird.app.operators import ItemsBody, RejectsBody
+from tailorbird.collect.collector import PATH_TYPES
 from tailorbird.deliver.api import DecideAnswer, DecideBody
-from tailorbird.deliver.openfeature import EvaluateBody
+from tailorbird.limits import COUNT_MAX, PAGE_SIZE_MAX
 from tailorbird.schema.item import Item, ItemPatch
 from tailorbird.schema.placement import Placement
 from tailorbird.schema.readout import Readouts
@@ -30,14 +31,23 @@ class Operation(NamedTuple):
     content_type: str = _JSON
 
 
+_NEEDED = {"track": "event", "alias": "previousId", "group": "groupId"}
+"""The field that an event of a type cannot do without."""
 _EVENT: dict[str, Any] = {
     "type": "object",
+    "anyOf": [{"required": ["userId"]}, {"required": ["anonymousId"]}],
+    "allOf": [
+        {"if": {"properties": {"type": {"const": kind}}, "required": ["type"]}, "then": {"required": [field]}}
+        for kind, field in _NEEDED.items()
+    ],
     "properties": {
         "type": {"enum": ["track", "page", "screen", "identify", "group", "alias"]},
         "messageId": {"type": "string", "maxLength": 100},
-        "anonymousId": {"type": ["string", "null"], "maxLength": 500},
-        "userId": {"type": ["string", "null"], "maxLength": 500},
-        "event": {"type": "string", "maxLength": 500},
+        "anonymousId": {"type": "string", "minLength": 1, "maxLength": 500},
+        "userId": {"type": "string", "minLength": 1, "maxLength": 500},
+        "previousId": {"type": "string", "minLength": 1, "maxLength": 500},
+        "groupId": {"type": "string", "minLength": 1, "maxLength": 500},
+        "event": {"type": "string", "minLength": 1, "maxLength": 500},
         "properties": {"type": "object"},
         "traits": {"type": "object"},
         "context": {"type": "object"},
@@ -50,11 +60,37 @@ _BATCH: dict[str, Any] = {
     "type": "object",
     "required": ["batch"],
     "properties": {
-        "batch": {"type": "array", "items": _EVENT, "maxItems": 2500},
+        "batch": {"type": "array", "items": {**_EVENT, "required": ["type"]}, "maxItems": 2500},
         "context": {"type": "object"},
         "sentAt": {"type": "string", "format": "date-time"},
         "writeKey": {"type": "string"},
     },
+}
+
+_CONTEXT: dict[str, Any] = {
+    "type": "object",
+    "required": ["context"],
+    "properties": {
+        "context": {
+            "type": "object",
+            "required": ["targetingKey"],
+            "properties": {"targetingKey": {"type": "string", "minLength": 1, "maxLength": 500}},
+        }
+    },
+}
+_QUERY: dict[str, dict[str, Any]] = {
+    "count": {"type": "integer", "minimum": 1, "maximum": COUNT_MAX},
+    "format": {"enum": ["json", "html"]},
+    "metric": {"enum": ["rate", "value"]},
+    "explain": {"enum": ["true", "1", "false", "0"]},
+    "at": {"type": "string", "format": "date-time"},
+    "limit": {"type": "integer", "minimum": 0, "maximum": PAGE_SIZE_MAX},
+    "after": {"type": "integer", "minimum": 0, "maximum": 10**15 - 1},
+}
+"""Parameters that are not any text."""
+_REQUIRED_QUERY = ("placement",)
+_PLACES: dict[str, dict[str, Any]] = {
+    "identifier": {"type": "string", "pattern": "^[^:/]+:[^/]+$"},
 }
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
@@ -69,8 +105,8 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         query=("placement", "anonymousId", "userId", "count", "format", "explain", "at"),
     ),
     ("POST", "/v1/outcomes"): Operation("events", OutcomeBody),
-    ("POST", "/ofrep/v1/evaluate/flags"): Operation("openfeature", EvaluateBody),
-    ("POST", "/ofrep/v1/evaluate/flags/{key:path}"): Operation("openfeature", EvaluateBody),
+    ("POST", "/ofrep/v1/evaluate/flags"): Operation("openfeature", _CONTEXT),
+    ("POST", "/ofrep/v1/evaluate/flags/{key:path}"): Operation("openfeature", _CONTEXT),
     ("GET", "/sourceConfig"): Operation("clients", query=("writeKey",)),
     ("GET", "/sourceConfig/"): Operation("clients", query=("writeKey",)),
     ("GET", "/analytics.js/v1/{key}/analytics.min.js"): Operation("clients", content_type="text/javascript"),
@@ -84,11 +120,17 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("PUT", "/admin/v1/placements/{key:path}"): Operation("placements", Placement, Placement),
     ("DELETE", "/admin/v1/placements/{key:path}"): Operation("placements", status=204),
     ("PUT", "/admin/v1/profiles/{identifier:path}/consent"): Operation(
-        "people", {"type": "object", "additionalProperties": {"type": "boolean"}}
+        "people",
+        {
+            "type": "object",
+            "minProperties": 1,
+            "maxProperties": 50,
+            "additionalProperties": {"type": "boolean"},
+        },
     ),
     ("GET", "/admin/v1/profiles/{identifier:path}"): Operation("people", query=("at",)),
     ("GET", "/admin/v1/readouts"): Operation(
-        "readouts", answer=Readouts, query=("placement", "metric", "segment")
+        "readouts", answer=Readouts, query=("placement", "metric")
     ),
     ("GET", "/admin/v1/rejects"): Operation("events", query=("after", "limit")),
     ("POST", "/admin/v1/rejects/replay"): Operation("events", RejectsBody),
@@ -148,7 +190,10 @@ _OPEN = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/.well-known/gpc.j
 def _default(method: str, path: str) -> Operation:
     tag = path.split("/")[1] or "tailorbird"
     is_event = method == "POST" and path.startswith(("/v1/", "/api/s/"))
-    return Operation("events" if is_event else tag, _EVENT if is_event else None)
+    if not is_event:
+        return Operation(tag)
+    needed = _NEEDED.get(PATH_TYPES[path.rsplit("/", 1)[-1]])
+    return Operation("events", _EVENT if needed is None else {**_EVENT, "required": [needed]})
 
 
 def _operation(
@@ -162,14 +207,22 @@ def _operation(
         "responses": _responses(operation, refs),
     }
     parameters = [
-        {"name": place, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        {"name": place, "in": "path", "required": True, "schema": _PLACES.get(place, {"type": "string", "minLength": 1})}
         for place in _PLACE.findall(path)
-    ] + [{"name": query, "in": "query", "schema": {"type": "string"}} for query in operation.query]
+    ] + [
+        {
+            "name": query,
+            "in": "query",
+            "required": path == "/v1/decide" and query in _REQUIRED_QUERY,
+            "schema": _QUERY.get(query, {"type": "string", "minLength": 1}),
+        }
+        for query in operation.query
+    ]
     if parameters:
         entry["parameters"] = parameters
     if operation.body is not None:
         entry["requestBody"] = {
-            "required": True,
+            "required": operation.body is not RejectsBody,
             "content": {_JSON: {"schema": _schema(operation.body, refs)}},
         }
     if not path.startswith(_OPEN):

@@ -260,7 +260,9 @@ class Operators:
         """List refused events, from an offset on, with path, rule and what they were."""
         self._gate.require(exchange, Role.ADMIN)
         start = _whole(exchange.query.get("after"), "after", -1) + 1
-        limit = min(_whole(exchange.query.get("limit"), "limit", 100), PAGE_SIZE_MAX)
+        limit = _whole(exchange.query.get("limit"), "limit", 100)
+        if limit > PAGE_SIZE_MAX:
+            raise InvalidInputError(Fault("limit", f"at most {PAGE_SIZE_MAX}", limit))
         found = itertools.islice(self._engine.rejects.read(start), limit)
         rows = [
             {"offset": record.offset, **msgspec.to_builtins(_reject_decoder.decode(record.payload))}
@@ -281,7 +283,11 @@ class Operators:
         passed: set[int] = set()
         still: list[dict[str, Any]] = []
         for record in records:
-            collected = self._doors.collector.again(_reject_decoder.decode(record.payload))
+            try:
+                collected = self._doors.collector.again(_reject_decoder.decode(record.payload))
+            except InvalidInputError as error:  # A whole batch that still cannot be read.
+                still += [{"offset": record.offset, "path": f.path, "rule": f.rule} for f in error.faults]
+                continue
             self._engine.write_events(collected.accepted)
             if collected.faults:
                 still += [

@@ -14,6 +14,7 @@ from tailorbird.clock import parse_time
 from tailorbird.errors import Fault, ForbiddenError, InvalidInputError, NotFoundError
 from tailorbird.limits import DEADLINE_MS_DEFAULT, DEADLINE_MS_MAX, PLACEMENTS_PER_REQUEST_MAX
 from tailorbird.schema.decision import LoggedDecision, PlacementRequest, Step, VisitorRef
+from tailorbird.schema.placement import Time
 
 
 class DecideBody(msgspec.Struct, rename="camel"):
@@ -26,7 +27,7 @@ class DecideBody(msgspec.Struct, rename="camel"):
     context: dict[str, Any] = {}
     deadline_ms: Annotated[float, Meta(ge=0.0, le=DEADLINE_MS_MAX)] = DEADLINE_MS_DEFAULT
     explain: bool = False
-    at: str | None = None
+    at: Time | None = None
 
 
 class PolicyOut(msgspec.Struct):

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from tailorbird.schema.placement import Identity
+from tailorbird.schema.placement import Identity, Time
 
 Tags = Annotated[
     tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...], Meta(max_length=50)
@@ -29,8 +29,8 @@ class Item(
     """The first is the item's interest cluster."""
     tags: Tags = ()
     attributes: dict[str, Any] = {}
-    published_at: str | None = None
-    expires_at: str | None = None
+    published_at: Time | None = None
+    expires_at: Time | None = None
 
 
 class ItemPatch(
@@ -47,8 +47,8 @@ class ItemPatch(
     categories: Tags | UnsetType = UNSET
     tags: Tags | UnsetType = UNSET
     attributes: dict[str, Any] | UnsetType = UNSET
-    published_at: str | None | UnsetType = UNSET
-    expires_at: str | None | UnsetType = UNSET
+    published_at: Time | None | UnsetType = UNSET
+    expires_at: Time | None | UnsetType = UNSET
 
 
 def patched(item: Item, patch: ItemPatch) -> Item:

@@ -25,6 +25,9 @@ Key = Annotated[
         description="Letters, digits and . _ : / -, beginning with a letter or digit.",
     ),
 ]
+Time = Annotated[
+    str, Meta(extra_json_schema={"format": "date-time"}, description="ISO 8601, UTC without a zone.")
+]
 Identity = Annotated[str, Meta(min_length=1, max_length=IDENTIFIER_LENGTH_MAX)]
 Expression = Annotated[
     str, Meta(min_length=1, max_length=RULE_LENGTH_MAX, description="A CEL expression.")
