@@ -96,14 +96,16 @@ class World:
         self.profiles: Table[Profile] = Table(
             store, "profile", (encode_profile, decode_profile), profile_bytes
         )
-        self.identifiers = Table(store, "identifier", _msgpack(Identifier), side_bytes)
-        self.marks = Table(store, "mark", _msgpack(Mark), side_bytes)
-        self.policies = Table(store, "policy", _msgpack(PolicyState), small)
-        self.moments = Table(store, "moments", _msgpack(ArmsMoments), small)
-        self.counts = Table(store, "counts", _msgpack(int), small)
-        self._placements = Table(store, "placement", _msgpack(Placement), small)
-        self._items = Table(store, "item", _msgpack(Shelf), small)
-        self._suppressed = Table(store, "suppressed", _msgpack(int), small)
+        self.identifiers: Table[Identifier] = Table(
+            store, "identifier", _msgpack(Identifier), side_bytes
+        )
+        self.marks: Table[Mark] = Table(store, "mark", _msgpack(Mark), side_bytes)
+        self.policies: Table[PolicyState] = Table(store, "policy", _msgpack(PolicyState), small)
+        self.moments: Table[ArmsMoments] = Table(store, "moments", _msgpack(ArmsMoments), small)
+        self.counts: Table[int] = Table(store, "counts", _msgpack(int), small)
+        self._placements: Table[Placement] = Table(store, "placement", _msgpack(Placement), small)
+        self._items: Table[Shelf] = Table(store, "item", _msgpack(Shelf), small)
+        self._suppressed: Table[int] = Table(store, "suppressed", _msgpack(int), small)
         self._tables: tuple[Table[Any], ...] = (
             self.profiles,
             self.identifiers,
