@@ -1,7 +1,7 @@
 """Bodies as real clients send them: events with the fields of analytics-next, and questions.
 
-Sizes are what was recorded from the client, 600 to 900 bytes an event. Each has a `messageId` of its
-own, or the server would leave it out as seen before.
+Sizes are what was recorded from the client, 600 to 900 bytes an event. Each has a `messageId` of
+its own, or the server would leave it out as seen before.
 """
 
 import itertools

@@ -62,6 +62,7 @@ def measure(folder: Path, *, is_fast: bool) -> Figures:
                 taken[name].append(_run(own, requests, connections, plan.seconds))
                 if plan.is_settled:
                     settle(own.pid)
+        settle(own.pid)
         rate = statistics.median(one.run.rps for one in taken["singles_64"]) / 2.0
         half = costed(own.pid, lambda: open_loop(own.port, single, rate, plan.half_load_seconds))
         lost = before + _accepted([*taken["singles_64"], *taken["singles_256"], half])

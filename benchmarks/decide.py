@@ -8,9 +8,10 @@
     half_load       open loop at half that rate; a latency counts from when its request was due
     ratio_to_echo   the rate over that of the same stack's bare JSON echo, bodies of the same size
     ratio_to_asgi   the rate over that of uvicorn with a raw ASGI echo
+    cpu_ratio       the same two by CPU time a request, which a slow load generator cannot flatter
     cpu_us          CPU microseconds a request of the server's process, and with the checkpoints
                     that follow: the steady figures where the machine is shared
-    steps_us        where a request's time goes: medians of what each decision's own record says
+    steps_us        where a request's time goes: medians of what the decisions' own records say
 
 Decisions and echoes take turns; rates and ratios are medians over the rounds.
 """
@@ -29,9 +30,12 @@ from benchmarks.echo import KINDS, Echo, echo
 from benchmarks.load import closed_loop, open_loop
 from benchmarks.report import Figures, main, median_of
 from benchmarks.serving import Costed, costed, declare, seed, serving, settle
+from tailorbird.schema.decision import LoggedDecision
+from tailorbird.schema.records import decode
+from tailorbird.stores.segments import SegmentLog
 
 PATH = "/v1/decide"
-SAMPLE = 200
+SAMPLE = 4_000
 
 
 class Plan(NamedTuple):
@@ -63,7 +67,7 @@ def measure(folder: Path, *, is_fast: bool) -> Figures:
     with serving(folder) as own, ExitStack() as stack:
         declare(own, bodies.placements())
         seed(own, plan.visitors, plan.events_each)
-        answer = _ask(own, 0)
+        answer = _ask(own)
         echoes = {kind: stack.enter_context(echo(kind, PATH, answer, folder)) for kind in KINDS}
         requests = bodies.decides(plan.visitors, own.write_key, PATH)
         closed_loop(own.port, requests, 1.0)
@@ -73,18 +77,25 @@ def measure(folder: Path, *, is_fast: bool) -> Figures:
         half = costed(
             own.pid, lambda: open_loop(own.port, requests, rate / 2.0, plan.half_load_seconds)
         )
-        steps = _steps(own, rounds)
-    sizes = {"request": len(bodies.question(bodies.visitor_of(0))), "answer": len(answer)}
-    return _figures(rounds, half) | {"steps_us": steps, "bytes": sizes}
+    figures = _figures(rounds, half)
+    figures["steps_us"] = _steps(own.data_dir / "log", figures)
+    figures["bytes"] = {
+        "request": len(bodies.question(bodies.visitor_of(0))),
+        "answer": len(answer),
+    }
+    return figures
 
 
 def _round(own: Server, echoes: dict[str, Echo], requests: Iterator[bytes], plan: Plan) -> Round:
     costs = {
-        kind: costed(one.pid, lambda port=one.port: closed_loop(port, requests, plan.seconds / 2))
-        for kind, one in echoes.items()
+        kind: _run(one.pid, one.port, requests, plan.seconds / 2) for kind, one in echoes.items()
     }
-    decide = costed(own.pid, lambda: closed_loop(own.port, requests, plan.seconds))
+    decide = _run(own.pid, own.port, requests, plan.seconds)
     return Round(decide, costs, settle(own.pid))
+
+
+def _run(pid: int, port: int, requests: Iterator[bytes], seconds: float) -> Costed:
+    return costed(pid, lambda: closed_loop(port, requests, seconds))
 
 
 def _figures(rounds: list[Round], half: Costed) -> Figures:
@@ -98,10 +109,11 @@ def _figures(rounds: list[Round], half: Costed) -> Figures:
         kind: statistics.median(turn.decide.run.rps / turn.echoes[kind].run.rps for turn in rounds)
         for kind in KINDS
     }
-    cpu_us = statistics.median(one.cpu_us for one in decide)
+    cpu_us = median_cpu(decide)
     return {
         "ratio_to_echo": round(ratios["hot"], 3),
         "ratio_to_asgi": round(ratios["asgi"], 3),
+        "cpu_ratio": {kind: round(median_cpu(floors[kind]) / cpu_us, 3) for kind in KINDS},
         "saturation": median_of([one.figures() for one in decide]),
         "half_load": half.figures(),
         "cpu_us": {
@@ -113,34 +125,37 @@ def _figures(rounds: list[Round], half: Costed) -> Figures:
     }
 
 
-def _ask(own: Server, visitor: int, *, is_explained: bool = False) -> bytes:
-    """Return an answer as bytes; with a server key and explanations, or as a browser gets it."""
-    body = json.loads(bodies.question(bodies.visitor_of(visitor))) | {"explain": is_explained}
-    key = own.server_key if is_explained else own.write_key
-    answer = own.must("POST", PATH, body, key=key)
+def median_cpu(costs: list[Costed]) -> float:
+    """Return the median CPU microseconds a request."""
+    return statistics.median(one.cpu_us for one in costs)
+
+
+def _ask(own: Server) -> bytes:
+    """Return an answer as a browser gets it."""
+    answer = own.must("POST", PATH, json.loads(bodies.question(bodies.visitor_of(0))))
     return json.dumps(answer, separators=(",", ":")).encode()
 
 
-def _steps(own: Server, rounds: list[Round]) -> dict[str, float]:
-    """Return the median microseconds of each step, from records of single decisions.
+def _steps(folder: Path, figures: Figures) -> dict[str, float]:
+    """Return median microseconds of each step, from the newest records of a stopped server's log.
 
-    `deciding` is all of `decide` as the answer says, the log and the fold included; `around` is the
-    rest of what a request costs the process: HTTP, JSON, keys, and the threads that sync.
+    `http` is what the bare echo of the same stack costs; `rest` is what the records do not say:
+    whose profile it is, keys, the log, the fold and the answer's JSON.
     """
     found: dict[str, list[float]] = {}
-    for visitor in range(SAMPLE):
-        answer = json.loads(_ask(own, visitor, is_explained=True))
-        found.setdefault("deciding", []).append(1e3 * answer["tookMs"])
-        for decision in answer["decisions"]:
-            record = own.must("GET", f"/admin/v1/decisions/{decision['decisionId']}")
-            kind = "variant" if decision["placement"] == bodies.VARIANT else "list"
-            for step, us in record["timingsUs"].items():
-                found.setdefault(f"{kind}_{step}", []).append(us)
+    log = SegmentLog(folder)
+    try:
+        for record in log.read(log.end - SAMPLE):
+            decision = decode(record.kind, record.payload)
+            if isinstance(decision, LoggedDecision) and decision.holdout == "personalized":
+                kind = "variant" if decision.placement == bodies.VARIANT else "list"
+                for step, us in decision.timings_us.items():
+                    found.setdefault(f"{kind}_{step}", []).append(us)
+    finally:
+        log.close()
     steps = {name: round(statistics.median(times), 1) for name, times in sorted(found.items())}
-    named = sum(us for name, us in steps.items() if name != "deciding")
-    total = statistics.median(turn.decide.cpu_us for turn in rounds)
-    steps["visitor_log_and_fold"] = round(steps["deciding"] - named, 1)
-    steps["around"] = round(total - steps["deciding"], 1)
+    steps["http"] = figures["floor"]["hot"]["cpu_us_per_request"]
+    steps["rest"] = round(figures["cpu_us"]["saturation"] - sum(steps.values()), 1)
     return steps
 
 

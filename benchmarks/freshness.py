@@ -3,8 +3,8 @@
     python -m benchmarks.freshness [--json] [--fast] [--check]
 
 10,000 times, through HTTP: a view is sent and acknowledged, then a decision is asked for on another
-connection, of a placement whose variant `fresh` is eligible only where the profile counts exactly as many
-views as were acknowledged. 1,000 visitors, ten views each, 16 visitors at a time.
+connection, of a placement whose variant `fresh` is eligible only where the profile counts exactly
+as many views as were acknowledged. 1,000 visitors, ten views each, 16 visitors at a time.
 
     stale             decisions that did not know of every acknowledged event: none
     event_to_decision from the acknowledgement's arrival to the decision's
@@ -14,7 +14,7 @@ import asyncio
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httptools
 import numpy as np
@@ -71,9 +71,8 @@ async def _visit_all(own: Server) -> list[tuple[str, float]]:
                 visitor = bodies.visitor_of(number)
                 await events.ask(post("/v1/t", bodies.view(visitor), own.write_key))
                 acknowledged = time.perf_counter()
-                answer = await decisions.ask(
-                    post("/v1/decide", _question(visitor, views), own.write_key)
-                )
+                question = post("/v1/decide", _question(visitor, views), own.write_key)
+                answer = await decisions.ask(question)
                 found.append((_variant(answer), 1e3 * (time.perf_counter() - acknowledged)))
         events.close()
         decisions.close()
@@ -113,8 +112,7 @@ class _Line(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         """Parse."""

@@ -2,7 +2,7 @@
 
 A closed loop sends a connection's next request when the last one is answered: it finds the rate at
 which a server saturates. An open loop sends on a fixed schedule whatever the server does, and takes
-a request's latency from the moment it was due, so that a server that stalls cannot hide the requests
+a request's latency from the moment it was due, so that a server that stalls cannot hide requests
 that it kept from being sent (no coordinated omission).
 
 Parsing is httptools', the loop uvloop's. The schedule is kept by spinning, because a timer of the

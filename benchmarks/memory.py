@@ -3,8 +3,8 @@
     python -m benchmarks.memory [--json] [--fast] [--check]
 
 `memory_mib = 512`. Profiles are made through the event door, two events each, so far apart that the
-second finds its profile gone from memory. Then decisions for random visitors, in an open loop at a fixed
-rate. With `--fast` 20,000 and 60,000 profiles instead of 100,000 and 1,000,000.
+second finds its profile gone from memory. Then decisions for random visitors, in an open loop at a
+fixed rate. With `--fast` 20,000 and 60,000 profiles instead of 100,000 and 1,000,000.
 
     rss_mib, rss_peak_mib   resident memory after the decisions, and the most since the start
     decide                  latencies of one request with a variant placement and a list of ten

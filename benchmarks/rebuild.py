@@ -2,7 +2,7 @@
 
     python -m benchmarks.rebuild [--json] [--fast] [--check]
 
-Events of a tenth as many visitors go through the event door; then the server is killed (SIGKILL), at once.
+Events of a tenth as many visitors go through the event door; then the server is killed (SIGKILL).
 
     ready_seconds      until it is ready again: what the last checkpoint had not, folded, included
     lost               acknowledged events that the log does not hold afterwards: none

@@ -20,7 +20,7 @@ Figures = dict[str, Any]
 class Measure(Protocol):
     """Measures in an empty folder; what it returns may be nested."""
 
-    def __call__(self, folder: Path, *, is_fast: bool) -> Figures:
+    def __call__(self, folder: Path, /, *, is_fast: bool) -> Figures:
         """Return figures by name."""
 
 

@@ -10,6 +10,7 @@ MESSAGE_ID_LENGTH_MAX: Final = 100
 IDENTIFIER_LENGTH_MAX: Final = 500  # Segment's cap on group ids; no real id is longer.
 EVENT_NAME_LENGTH_MAX: Final = 500
 NESTING_MAX: Final = 32  # Deeper JSON is an attack, not an event; Segment's own spec uses four levels.
+CONTEXT_BYTES_MAX: Final = 32 * 1024  # What a request says of its visitor's surroundings; as much as an event.
 DEDUPLICATION_DAYS: Final = 2  # Days kept, the present one included: at least 24 h back at any moment.
 
 # --- every door ---

@@ -46,6 +46,8 @@ def proxy(server: Server) -> Iterator[RecordingProxy]:
     recording = RecordingProxy(server.url)
     yield recording
     recording.close()
+    for seen in recording.exchanges:  # Shown by pytest where the test failed.
+        print(f"{seen.method} {seen.path} -> {seen.status} in {seen.seconds:.3f} s")
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ says `429` before the server sees anything.
 
 import http.client
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,7 +24,8 @@ HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length",
 class Exchange:
     """One request as it came from the client, and the answer that the client was given.
 
-    Header names are in lower case. `status` is 0 where the answer was lost on purpose.
+    Header names are in lower case. `status` is 0 where the answer was lost on purpose; `seconds` is
+    how long the server took.
     """
 
     method: str
@@ -33,6 +35,7 @@ class Exchange:
     status: int
     answer_headers: dict[str, str]
     answer: bytes
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(min(int(self.headers.get("Content-Length", 0)), BODY_BYTES_MAX))
         headers = _lowered(self.headers.items())
         fault = self.proxy.next_fault(self.command)
+        started = time.monotonic()
         if isinstance(fault, Refusal):
             status, answer_headers, answer = fault.status, fault.headers, b""
         else:
@@ -128,9 +132,9 @@ class _Handler(BaseHTTPRequestHandler):
             )
         if isinstance(fault, LostAnswer):
             status = 0
-        self.proxy.keep(
-            Exchange(self.command, self.path, headers, body, status, answer_headers, answer)
-        )
+        asked = (self.command, self.path, headers, body)
+        seconds = time.monotonic() - started
+        self.proxy.keep(Exchange(*asked, status, answer_headers, answer, seconds))
         if status == 0:
             self.close_connection = True
             return

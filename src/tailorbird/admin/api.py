@@ -128,7 +128,7 @@ def policy_view(placement: Placement, state: PolicyState | None) -> dict[str, An
     """Return what a placement's policy has learned, arm by arm."""
     state = state or PolicyState(arms={})
     arms = placement.arms
-    counted = trials(state, arms, placement.learn_from)
+    counted = trials(state.arms, arms, placement.learn_from)
     chances = probabilities(placement.policy, state, arms, placement.learn_from, None).tolist()
     rows = []
     for arm, (tries, successes), chance in zip(arms, counted, chances, strict=True):

@@ -25,7 +25,7 @@ from tailorbird.app.keys import Gate, Role
 from tailorbird.app.metrics import Metrics
 from tailorbird.clock import parse_time
 from tailorbird.collect.collector import PATH_TYPES, Collected, Collector
-from tailorbird.collect.validate import depth_of, parse_fault
+from tailorbird.collect.validate import check_shape, parse_fault
 from tailorbird.decide.visitor import Request
 from tailorbird.deliver.api import DecideBody, parse_decide, render_answers, time_of
 from tailorbird.deliver.openfeature import (
@@ -46,7 +46,7 @@ from tailorbird.errors import (
     TailorbirdError,
     UnauthorizedError,
 )
-from tailorbird.limits import COUNT_MAX, IDENTIFIER_LENGTH_MAX, NESTING_MAX
+from tailorbird.limits import CONTEXT_BYTES_MAX, COUNT_MAX, IDENTIFIER_LENGTH_MAX
 from tailorbird.live.profiles import is_suppressed
 from tailorbird.schema.decision import PlacementRequest, VisitorRef
 from tailorbird.schema.events import Event, LoggedOutcome
@@ -188,12 +188,8 @@ class Doors:
             asked = parse_decide(body)
         except _PARSE_ERRORS as error:
             raise InvalidInputError(parse_fault(error)) from error
-        if (
-            asked.context
-            and body.count(b"{") + body.count(b"[") > NESTING_MAX
-            and depth_of(body) > NESTING_MAX
-        ):
-            raise InvalidInputError(Fault("body", f"at most {NESTING_MAX} levels deep"))
+        if asked.context:
+            _check_context(body, asked.context)
         return self._decide(exchange, asked, role)
 
     def _decide(self, exchange: Exchange, asked: DecideBody, role: Role) -> Response:
@@ -262,7 +258,7 @@ class Doors:
         key = exchange.params["key"]
         try:
             self._require_flags(exchange)
-            context = parse_context(exchange.body)
+            context = _flag_context(exchange.body)
             if key not in self.engine.world.placements:
                 raise OfrepError("FLAG_NOT_FOUND", f"no placement is called {key[:100]!r}", 404)
             flag = self._evaluate([key], context, exchange)[0]
@@ -274,7 +270,7 @@ class Doors:
         """Answer a bulk OFREP evaluation: every enabled placement."""
         try:
             self._require_flags(exchange)
-            context = parse_context(exchange.body)
+            context = _flag_context(exchange.body)
         except OfrepError as error:
             return json_response(failure(None, error), error.status)
         keys = sorted(
@@ -446,11 +442,34 @@ def decode(body: bytes, kind: Any, path: str = "") -> Any:  # noqa: ANN401
     Raises:
         InvalidInputError: It is no such JSON; the fault names the field and the rule.
     """
+    misshapen = check_shape(body, path or "body")
+    if misshapen is not None:
+        raise InvalidInputError(misshapen)
     try:
         return msgspec.json.decode(body, type=kind)
     except _PARSE_ERRORS as error:
         fault = parse_fault(error)
         raise InvalidInputError(fault._replace(path=f"{path}{fault.path}")) from error
+
+
+def _check_context(body: bytes, context: dict[str, Any]) -> None:
+    """Refuse a request's context that rules could not read, or not in good time."""
+    fault = check_shape(body, "body")
+    if fault is None and len(body) > CONTEXT_BYTES_MAX:
+        size = len(msgspec.json.encode(context))
+        if size > CONTEXT_BYTES_MAX:
+            fault = Fault("context", f"at most {CONTEXT_BYTES_MAX} bytes", f"{size} bytes")
+    if fault is not None:
+        raise InvalidInputError(fault)
+
+
+def _flag_context(body: bytes) -> dict[str, Any]:
+    context = parse_context(body)
+    try:
+        _check_context(body, context)
+    except InvalidInputError as error:
+        raise OfrepError("INVALID_CONTEXT", str(error)) from error
+    return context
 
 
 class _WriteKey(msgspec.Struct, rename="camel"):

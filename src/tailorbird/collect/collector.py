@@ -7,9 +7,9 @@ import msgspec
 
 from tailorbird.clock import Clock
 from tailorbird.collect.enrich import event_time
-from tailorbird.collect.validate import Shared, Valid, parse_fault, validate
+from tailorbird.collect.validate import Shared, Valid, check_shape, parse_fault, validate
 from tailorbird.errors import Fault, InvalidInputError, shorten
-from tailorbird.limits import BATCH_BYTES_MAX, BATCH_EVENTS_MAX
+from tailorbird.limits import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, CONTEXT_BYTES_MAX
 from tailorbird.schema.events import Event, LoggedEvent
 
 PATH_TYPES = {
@@ -98,6 +98,10 @@ class Collector:
             fault = parse_fault(error)
             self._refuse(body, door, fault)
             raise InvalidInputError(fault) from error
+        misshapen = _check_shared(batch)
+        if misshapen is not None:
+            self._refuse(body, door, misshapen)
+            raise InvalidInputError(misshapen)
         if len(batch.batch) > BATCH_EVENTS_MAX:
             fault = Fault("batch", f"at most {BATCH_EVENTS_MAX} events", len(batch.batch))
             self._refuse(body, door, fault)
@@ -114,7 +118,7 @@ class Collector:
         body = reject.body.encode()
         keep, self._keep_reject = self._keep_reject, _forget
         try:
-            if reject.path in ("batch", "body") and reject.door.endswith(("batch", "/b")):
+            if _is_batch(reject.door, body):
                 return self.batch(reject.door, body, gpc=False)
             shared = Shared(type=PATH_TYPES.get(reject.door.rsplit("/", 1)[-1]))
             self._take(body, (reject.door, 0), shared, (None, False), collected)
@@ -170,6 +174,31 @@ class Collector:
 
 _RULES_COUNTED_MAX = 200  # Distinct rules in the metrics; a parser's messages vary without end.
 _batch_decoder = msgspec.json.Decoder(Batch)
+
+
+def _check_shared(batch: Batch) -> Fault | None:
+    """Return the fault of what a batch says of each of its events, which becomes a part of each."""
+    shared = {"context": batch.context, "integrations": batch.integrations}
+    if batch.context is None and batch.integrations is None:
+        return None
+    try:
+        raw = msgspec.json.encode(shared)
+    except RecursionError as error:
+        return parse_fault(error)
+    if len(raw) > CONTEXT_BYTES_MAX:
+        return Fault("context", f"at most {CONTEXT_BYTES_MAX} bytes", f"{len(raw)} bytes")
+    return check_shape(raw, "body")
+
+
+def _is_batch(door: str, body: bytes) -> bool:
+    """Return whether a refused body is a batch, not one event of a batch."""
+    if door.rsplit("/", 1)[-1] in PATH_TYPES:
+        return False
+    try:
+        _batch_decoder.decode(body)
+    except (msgspec.MsgspecError, RecursionError):
+        return False
+    return True
 
 
 def _forget(_reject: Reject) -> None:

@@ -69,7 +69,9 @@ class CompiledPlacement:
         self.fallback = placement.fallback or (self.arms[0] if self.arms else "")
         self.profile_fields = self._fields("profile")
         self.reads_profile = self._reads("profile")
-        self.last_good: dict[tuple[str, ...], NDArray[np.float64]] = {}
+        self.reads_context = self._reads("context")
+        self.last_good: dict[tuple[str, ...], tuple[int, NDArray[np.float64]]] = {}
+        """Probabilities among eligible arms, with the version of the sums that they came from."""
         self._caches: dict[tuple[str, ...], BestProbabilities] = {}
 
     def cache_of(self, eligible: tuple[str, ...]) -> BestProbabilities:

@@ -8,7 +8,7 @@ always an answer, and it says which rung it stands on.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -18,7 +18,7 @@ from tailorbird.decide.compiled import CompiledPlacement
 from tailorbird.decide.explain import sentences
 from tailorbird.decide.lists import Listing, ListMaker
 from tailorbird.decide.visitor import Request, Visitor, over_cap
-from tailorbird.errors import OverloadedError, StorageError
+from tailorbird.errors import InvalidInputError, OverloadedError, StorageError
 from tailorbird.hashing import token
 from tailorbird.limits import COUNT_MAX
 from tailorbird.live.world import World
@@ -110,7 +110,7 @@ class Decider:
         t = self._clock.now() if request.at is None else request.at
         visitor = Visitor(self.world, self._secret, request, t)
         deadline = started + request.deadline_ms / 1000.0
-        turn = _Turn(visitor, deadline, self._fields(request), request.sticky_seconds_min)
+        turn = _Turn(visitor, deadline, self._reads(request), request.sticky_seconds_min)
         cases = [self._case(turn, asked) for asked in request.placements]
         self._log(cases)
         answers = [self._answer(case) for case in cases]
@@ -246,26 +246,27 @@ class Decider:
         compiled, placement = case.compiled, case.placement
         state = self.world.policies.get(placement.key) or _NO_STATE
         case.policy_version = state.version
+        kept = compiled.last_good.get(eligible)
+        if kept is not None and kept[0] == state.version:
+            return kept[1]
         try:
             cache = compiled.cache_of(eligible)
             raw = probabilities(placement.policy, state, eligible, placement.learn_from, cache)
             caps = np.array([compiled.caps.get(arm, 1.0) for arm in eligible])
             chances = with_floors_and_caps(raw, placement.floor, caps)
-        except (ArithmeticError, ValueError, AssertionError):
+        except (ArithmeticError, ValueError, AssertionError, InvalidInputError):
             self._fault("policy_failed")
-            case.steps.append(
-                Step("policy", detail="failed; the last good probabilities were used")
-            )
+            case.steps.append(Step("policy", detail="failed; the last good probabilities were used"))
             case.rung = "previous"
-            return compiled.last_good.get(eligible, np.full(len(eligible), 1.0 / len(eligible)))
-        compiled.last_good[eligible] = chances
+            return np.full(len(eligible), 1.0 / len(eligible)) if kept is None else kept[1]
+        compiled.last_good[eligible] = (state.version, chances)
         return chances
 
     def _why(self, case: "_Case") -> str:
         if len(case.arms) == 1:
             return "only"
         state = self.world.policies.get(case.placement.key) or _NO_STATE
-        tries, successes = trials(state, (case.arm or "",), case.placement.learn_from)[0]
+        tries, successes = trials(state.published, (case.arm or "",), case.placement.learn_from)[0]
         return f"arm:{tries}:{successes}:{int(case.explored)}"
 
     # --- rules --------------------------------------------------------------------------------------
@@ -298,7 +299,7 @@ class Decider:
 
     def _is_true(self, case: "_Case", name: str, expression: Any) -> bool:  # noqa: ANN401
         try:
-            return bool(expression.is_true(case.turn.visitor.facts(case.turn.fields)))
+            return bool(expression.is_true(case.turn.facts()))
         except RuleError as error:
             self._fault("rule_failed")
             case.steps.append(
@@ -399,35 +400,49 @@ class Decider:
         }
         self._version = self.world.placements_version
 
-    def _fields(self, request: Request) -> frozenset[str] | None:
-        """Return the profile fields that the rules of all placements asked for read."""
-        fields: set[str] = set()
+    def _reads(self, request: Request) -> "_Reads":
+        """Return what the rules of all placements asked for read."""
+        fields: set[str] | None = set()
+        has_context = False
         for asked in request.placements:
             compiled = self._compiled.get(asked.key)
-            if compiled is not None and compiled.reads_profile:
-                if compiled.profile_fields is None:
-                    return None
-                fields |= compiled.profile_fields
-        return frozenset(fields)
+            if compiled is None:
+                continue
+            has_context |= compiled.reads_context
+            if compiled.reads_profile and fields is not None:
+                wanted = compiled.profile_fields
+                fields = None if wanted is None else fields | wanted
+        return _Reads(None if fields is None else frozenset(fields), has_context)
 
     def _fault(self, name: str) -> None:
         self.faults[name] = self.faults.get(name, 0) + 1
 
 
+class _Reads(NamedTuple):
+    """What rules read: fields of the profile (None for all), and whether the request's context."""
+
+    fields: frozenset[str] | None
+    has_context: bool
+
+
 class _Turn:
     """What the placements of one request share."""
 
-    __slots__ = ("arms", "deadline", "fields", "is_personalized", "sticky_min", "visitor")
+    __slots__ = ("arms", "deadline", "is_personalized", "reads", "sticky_min", "visitor")
 
     def __init__(
-        self, visitor: Visitor, deadline: float, fields: frozenset[str] | None, sticky_min: float
+        self, visitor: Visitor, deadline: float, reads: _Reads, sticky_min: float
     ) -> None:
         self.visitor = visitor
         self.deadline = deadline
-        self.fields = fields
+        self.reads = reads
         self.sticky_min = sticky_min
         self.arms: list[str] = []
         self.is_personalized = False
+
+    def facts(self) -> Any:  # noqa: ANN401
+        """Return what rules see."""
+        return self.visitor.facts(self.reads.fields, has_context=self.reads.has_context)
 
     def arm(self) -> str:
         """Return the visitor's arm over all placements answered."""
@@ -478,8 +493,8 @@ class _Case:
         profile = visitor.profile
         ended = clock.elapsed()
         timings, before = {}, started
-        for step, at in [*self.marks, ("finish", ended)]:
-            timings[step] = round((at - before) * 1e6, 1)
+        for step, at in self.marks:
+            timings[step] = int((at - before) * 1e6)
             before = at
         is_drawn = self.arm is not None
         sticky = self.sticky_seconds if is_drawn and self.request else 0.0
@@ -505,7 +520,7 @@ class _Case:
             sticky_until=visitor.t + sticky if sticky else 0.0,
             request=self.request,
             steps=self.steps,
-            took_ms=round((ended - started) * 1000.0, 4),
+            took_ms=int((ended - started) * 1e6) / 1000.0,
             timings_us=timings,
         )
 

@@ -1,5 +1,6 @@
 """The visitor of one request: who it is, what may be known of them, and what rules see."""
 
+from collections.abc import Callable
 from typing import Any
 
 from tailorbird.features.view import feature, features
@@ -90,16 +91,15 @@ class Visitor:
         # A signal given in this browser holds until the person says otherwise by name.
         return profile.gpc and gpc_opts_out and purpose not in profile.consent
 
-    def facts(self, fields: frozenset[str] | None) -> Any:  # noqa: ANN401
-        """Return the prepared context for rules, built once a request from the fields that rules read."""
+    def facts(self, fields: frozenset[str] | None, *, has_context: bool) -> Any:  # noqa: ANN401
+        """Return the prepared context for rules, built once a request from what rules read."""
         if self._cel is None:
-            self._cel = context_of(
-                {
-                    "profile": profile_facts(self.profile or _NOBODY, fields, self.t),
-                    "context": self.context,
-                    "now": self.t,
-                }
-            )
+            values: dict[str, Any] = {"now": self.t}
+            if has_context:
+                values["context"] = self.context
+            if fields is None or fields:
+                values["profile"] = profile_facts(self.profile or _NOBODY, fields, self.t)
+            self._cel = context_of(values)
         return self._cel
 
 
@@ -108,21 +108,13 @@ def profile_facts(profile: Profile, fields: frozenset[str] | None, t: float) -> 
 
     With `fields` only those, which costs a microsecond a field; None gives everything.
     """
-    fixed: dict[str, Any] = {
-        "id": profile.id,
-        "segments": [],
-        "traits": profile.traits,
-        "consent": profile.consent,
-        "purchases": list(profile.purchases),
-        "recentItems": [recent.item for recent in profile.recent if recent.item],
-        "isKnown": any(name.startswith("user_id:") for name in profile.identifiers),
-    }
     if fields is None:
+        fixed = {name: read(profile) for name, read in _FIXED.items()}
         return {**profile.traits, **features(profile, t), **fixed}
     facts = {}
     for name in fields:
-        if name in fixed:
-            facts[name] = fixed[name]
+        if name in _FIXED:
+            facts[name] = _FIXED[name](profile)
         elif name in profile.traits:
             facts[name] = profile.traits[name]
         else:
@@ -130,6 +122,19 @@ def profile_facts(profile: Profile, fields: frozenset[str] | None, t: float) -> 
             if value is not None:
                 facts[name] = value
     return facts
+
+
+_FIXED: dict[str, Callable[[Profile], Any]] = {
+    "id": lambda profile: profile.id,
+    "segments": lambda _: [],
+    "traits": lambda profile: profile.traits,
+    "consent": lambda profile: profile.consent,
+    "primaryInterest": lambda profile: profile.primary_interest or "",
+    "purchases": lambda profile: list(profile.purchases),
+    "recentItems": lambda profile: [recent.item for recent in profile.recent if recent.item],
+    "isKnown": lambda profile: any(name.startswith("user_id:") for name in profile.identifiers),
+}
+"""Fields of `profile` that are neither traits nor features."""
 
 
 def _refuses(context: dict[str, Any], purpose: str) -> bool:

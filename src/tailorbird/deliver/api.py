@@ -17,7 +17,7 @@ from tailorbird.schema.decision import LoggedDecision, PlacementRequest, Step, V
 from tailorbird.schema.placement import Time
 
 
-class DecideBody(msgspec.Struct, rename="camel"):
+class DecideBody(msgspec.Struct, rename="camel", gc=False):
     """The body of `POST /v1/decide`."""
 
     placements: Annotated[
@@ -30,14 +30,14 @@ class DecideBody(msgspec.Struct, rename="camel"):
     at: Time | None = None
 
 
-class PolicyOut(msgspec.Struct):
+class PolicyOut(msgspec.Struct, gc=False):
     """Which policy chose, at which of its versions."""
 
     key: str
     version: str
 
 
-class ChoiceOut(msgspec.Struct):
+class ChoiceOut(msgspec.Struct, gc=False):
     """One thing to be shown."""
 
     id: str
@@ -57,7 +57,7 @@ class ErrorOut(msgspec.Struct):
     detail: str
 
 
-class DecisionOut(msgspec.Struct, rename="camel"):
+class DecisionOut(msgspec.Struct, rename="camel", gc=False):
     """One placement's answer."""
 
     placement: str
@@ -72,7 +72,7 @@ class DecisionOut(msgspec.Struct, rename="camel"):
     error: ErrorOut | UnsetType = UNSET
 
 
-class VisitorOut(msgspec.Struct, rename="camel"):
+class VisitorOut(msgspec.Struct, rename="camel", gc=False):
     """Who was answered."""
 
     arm: str
@@ -80,7 +80,7 @@ class VisitorOut(msgspec.Struct, rename="camel"):
     profile_id: str | None | UnsetType = UNSET
 
 
-class DecideAnswer(msgspec.Struct, rename="camel"):
+class DecideAnswer(msgspec.Struct, rename="camel", gc=False):
     """The answer of `POST /v1/decide`."""
 
     visitor: VisitorOut

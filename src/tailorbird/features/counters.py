@@ -36,9 +36,7 @@ _BANDS = ((5, 12, 300.0), (17, 24, 3600.0), (41, 30, 86400.0))
 def _advance(rows, last, row, t, amount):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Count `amount` at time `t` in one row."""
     r = rows[row]
-    before = last[row]
-    if before == 0.0:
-        before = t
+    before = last[row] if r[0] > 0.0 else t
     newest = max(before, t)
     for index in range(4):
         half_life = (3600.0, 86400.0, 604800.0, 2592000.0)[index]
@@ -156,7 +154,7 @@ def _strength(counters: Counters, key: str) -> float:
 def _merge_row(into: Counters, row: int, other: Counters, source: int) -> None:
     mine, theirs = float(into.last[row]), float(other.last[source])
     incoming = other.rows[source].copy()
-    if mine == 0.0:
+    if not into.rows[row, 0]:
         into.rows[row], into.last[row] = incoming, theirs
         return
     newest = max(mine, theirs)

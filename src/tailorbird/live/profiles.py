@@ -3,8 +3,10 @@
 Resolution is a read. Decisions and the fold share it, so that both see the same person.
 """
 
+import functools
+
 from tailorbird.hashing import token, unit_interval
-from tailorbird.live.world import World
+from tailorbird.live.world import Identifier, World
 from tailorbird.schema.profile import Profile, identifier_of
 
 BLOCKED_VALUES = frozenset(
@@ -52,6 +54,15 @@ def shared_device_identifier(anonymous_id: str) -> str:
     return identifier_of("device", anonymous_id)
 
 
+FORGOTTEN = "forgotten"
+"""Stands among a device's owners for those who were erased."""
+
+
+def is_shared(entry: Identifier) -> bool:
+    """Return whether a device is that of several people, or of one who was erased."""
+    return len(entry.owners) > 1 or FORGOTTEN in entry.owners
+
+
 def find(world: World, anonymous_id: str | None, user_id: str | None) -> Profile | None:
     """Return the profile of a visitor, to read; the known user comes first. None where nobody is known."""
     if user_id is not None:
@@ -63,7 +74,7 @@ def find(world: World, anonymous_id: str | None, user_id: str | None) -> Profile
     entry = world.identifiers.get(identifier_of("anonymous_id", anonymous_id))
     if entry is None or (user_id is not None and entry.owners):
         return None  # A user not met before, on somebody else's device, is a new person.
-    if len(entry.owners) > 1:
+    if is_shared(entry):
         shared = world.identifiers.get(shared_device_identifier(anonymous_id))
         return None if shared is None else world.profiles.get(shared.profile)
     return world.profiles.get(entry.profile)
@@ -92,6 +103,7 @@ def founding_identifier(world: World, anonymous_id: str | None, user_id: str | N
     return None if user_id is None else identifier_of("user_id", user_id)
 
 
+@functools.lru_cache(maxsize=65_536)
 def holdout_position(secret: bytes, assignment_key: str) -> float:
     """Return a visitor's fixed position in [0, 1): in the holdout of every placement whose share is above it."""
     return unit_interval(secret, "holdout", assignment_key)

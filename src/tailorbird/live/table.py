@@ -15,6 +15,7 @@ T = TypeVar("T")
 
 _DECODED_FACTOR = 3  # A decoded profile takes about three times its encoded bytes (measured).
 _FIRST_SIZE = 2048
+_NOTHING_SIZE = 200  # A key, and that nothing is under it.
 
 
 class Table(Generic[T]):
@@ -38,7 +39,7 @@ class Table(Generic[T]):
         self._pending: set[str] = set()
         self._committing: set[str] = set()
         self._changes: list[Change] = []
-        self._is_full = False  # Nothing could be dropped; not to be tried again before a commit.
+        self._full_bytes = 0  # The last try to drop entries left too many; it is not worth another below this.
 
     def get(self, key: str) -> T | None:
         """Return the value of `key` to read, not to change; None where there is none."""
@@ -51,6 +52,8 @@ class Table(Generic[T]):
             return value
         payload = self._store.get(self.name, key)
         if payload is None:
+            # Who is new is asked for more than once; the second time the disk need not be.
+            self._keep(key, None, _NOTHING_SIZE)
             return None
         value = self._decode(payload)
         self._keep(key, value, _DECODED_FACTOR * len(payload))
@@ -75,7 +78,7 @@ class Table(Generic[T]):
 
     def keep(self, key: str, value: T) -> None:
         """Cache a value that can be had again from elsewhere; it is not written."""
-        if key not in self._dirty and key not in self._pending:
+        if not self._is_unwritten(key):
             self._keep(key, value, self._sizes.get(key, _FIRST_SIZE // 4))
 
     def delete(self, key: str) -> None:
@@ -83,7 +86,7 @@ class Table(Generic[T]):
         if key in self._pending:
             self._encode_one(key)
         self._cache.pop(key, None)
-        self._keep(key, None, 64)
+        self._keep(key, None, _NOTHING_SIZE)
         self._dirty.add(key)
 
     def scan(self, prefix: str = "") -> Iterator[tuple[str, T]]:
@@ -123,13 +126,12 @@ class Table(Generic[T]):
         """Return what is to be committed, when every entry is encoded."""
         assert not self._pending, "entries are not encoded yet"
         changes, self._changes = self._changes, []
-        self._committing = {change.key for change in changes}
         return changes
 
     def checkpoint_done(self) -> None:
         """Let go of what was committed and drop the oldest entries beyond the cache's bound."""
         self._committing = set()
-        self._is_full = False
+        self._full_bytes = 0
         self._evict()
 
     def checkpoint_failed(self) -> None:
@@ -139,6 +141,8 @@ class Table(Generic[T]):
 
     def _encode_one(self, key: str) -> None:
         self._pending.discard(key)
+        # From here until it is in the store, the cache alone holds it.
+        self._committing.add(key)
         value = self._cache[key]
         payload = None if value is None else self._encode(value)
         if payload is not None:
@@ -155,24 +159,27 @@ class Table(Generic[T]):
         self.cache_bytes += size - self._sizes.get(key, 0)
         self._sizes[key] = size
 
+    def _is_unwritten(self, key: str) -> bool:
+        """Return whether the store does not hold the key's present value yet."""
+        return key in self._dirty or key in self._pending or key in self._committing
+
     def _evict(self, spared: str = "") -> None:
         """Drop the entries used longest ago; not `spared`, which its caller is about to change."""
-        if self._is_full or self.cache_bytes <= self._cache_bytes_max:
+        if self.cache_bytes <= max(self._cache_bytes_max, self._full_bytes):
             return
         # A tenth at once, so that a full cache is not walked for every new entry.
-        target = self._cache_bytes_max - self._cache_bytes_max // 10
+        tenth = self._cache_bytes_max // 10
+        target = self._cache_bytes_max - tenth
         going = []
         freed = 0
         for key in self._cache:
             if self.cache_bytes - freed <= target:
                 break
-            if key in self._dirty or key in self._pending or key in self._committing:
-                continue
-            if key == spared:
+            if key == spared or self._is_unwritten(key):
                 continue
             going.append(key)
             freed += self._sizes[key]
-        self._is_full = self.cache_bytes - freed > target
         for key in going:
             del self._cache[key]
             self.cache_bytes -= self._sizes.pop(key)
+        self._full_bytes = self.cache_bytes + tenth if self.cache_bytes > target else 0

@@ -57,7 +57,7 @@ ALL_PLACEMENTS = "*"
 T = TypeVar("T")
 
 
-class Identifier(msgspec.Struct):
+class Identifier(msgspec.Struct, gc=False):
     """Whose an identifier is.
 
     `owners` are the known users who signed in on it, for an anonymous id: with two or more, it is a

@@ -4,10 +4,12 @@ A policy answers one question: given these sums, with what probability is each a
 draws nothing and keeps nothing. Sums of two logs add up to the sums of both, in any order.
 """
 
+from copy import copy
+
 import msgspec
 
 
-class ArmSums(msgspec.Struct):
+class ArmSums(msgspec.Struct, gc=False):
     """What was seen of one arm: a commutative monoid under field-wise addition."""
 
     decided: int = 0
@@ -22,14 +24,31 @@ class ArmSums(msgspec.Struct):
     """Sum of the values of the counted outcomes."""
 
 
-class PolicyState(msgspec.Struct):
-    """Sums by arm, with the number of changes they have seen (the policy's version)."""
+class PolicyState(msgspec.Struct, gc=False):
+    """Sums by arm, and the copy of them that decisions are made from.
+
+    Probabilities are computed from `published`, which follows `arms` at once when an outcome is
+    counted, and else when trials have grown by `PUBLISH_SHARE`: with thousands of trials one more
+    changes nothing but the last digits. It follows the sums alone, so folding the log again gives
+    the same copy at the same offset. `version` counts the copies.
+    """
 
     arms: dict[str, ArmSums] = {}
     version: int = 0
+    published: dict[str, ArmSums] = {}
+    counted: int = 0
+    """Decisions and exposures counted."""
+    unpublished: int = 0
+    """Of those, how many `published` does not know."""
 
 
-def trials(state: PolicyState, arms: tuple[str, ...], learn_from: str) -> list[tuple[int, int]]:
+PUBLISH_SHARE = 64
+"""A new copy when one in so many trials is new: below 64 trials, with each."""
+
+
+def trials(
+    sums_by_arm: dict[str, ArmSums], arms: tuple[str, ...], learn_from: str
+) -> list[tuple[int, int]]:
     """Return (trials, successes) for each arm; an arm that was never seen has (0, 0).
 
     With `learn_from` "auto" the trials are exposures as soon as one exposure of any arm is known,
@@ -37,13 +56,15 @@ def trials(state: PolicyState, arms: tuple[str, ...], learn_from: str) -> list[t
     decisions that nobody saw.
     """
     by_exposure = learn_from == "exposures" or (
-        learn_from == "auto" and any(sums.exposed for sums in state.arms.values())
+        learn_from == "auto" and any(sums.exposed for sums in sums_by_arm.values())
     )
-    nothing = ArmSums()
-    seen = [state.arms.get(arm, nothing) for arm in arms]
+    seen = [sums_by_arm.get(arm, _NOTHING) for arm in arms]
     if by_exposure:
         return [(sums.exposed, sums.rewarded_exposed) for sums in seen]
     return [(sums.decided, sums.rewarded_decided) for sums in seen]
+
+
+_NOTHING = ArmSums()
 
 
 def decided(state: PolicyState, arm: str) -> None:
@@ -53,6 +74,7 @@ def decided(state: PolicyState, arm: str) -> None:
     order they come, the sums are the same.
     """
     _sums(state, arm).decided += 1
+    _counted(state)
 
 
 def exposed(state: PolicyState, arm: str, *, is_rewarded: bool) -> None:
@@ -60,6 +82,10 @@ def exposed(state: PolicyState, arm: str, *, is_rewarded: bool) -> None:
     sums = _sums(state, arm)
     sums.exposed += 1
     sums.rewarded_exposed += is_rewarded
+    if is_rewarded:
+        publish(state)
+    else:
+        _counted(state)
 
 
 def rewarded(state: PolicyState, arm: str, *, is_exposed: bool, value: float) -> None:
@@ -71,6 +97,7 @@ def rewarded(state: PolicyState, arm: str, *, is_exposed: bool, value: float) ->
     sums.rewarded_decided += 1
     sums.rewarded_exposed += is_exposed
     sums.value += value
+    publish(state)
 
 
 def merged(a: PolicyState, b: PolicyState) -> PolicyState:
@@ -79,7 +106,23 @@ def merged(a: PolicyState, b: PolicyState) -> PolicyState:
     arms = {
         arm: _added(a.arms.get(arm, nothing), b.arms.get(arm, nothing)) for arm in a.arms | b.arms
     }
-    return PolicyState(arms, a.version + b.version)
+    both = PolicyState(arms, a.version + b.version, counted=a.counted + b.counted)
+    publish(both)
+    return both
+
+
+def publish(state: PolicyState) -> None:
+    """Let decisions be made from the sums as they are now."""
+    state.version += 1
+    state.unpublished = 0
+    state.published = {arm: copy(sums) for arm, sums in state.arms.items()}
+
+
+def _counted(state: PolicyState) -> None:
+    state.counted += 1
+    state.unpublished += 1
+    if state.unpublished * PUBLISH_SHARE >= state.counted:
+        publish(state)
 
 
 def _added(a: ArmSums, b: ArmSums) -> ArmSums:
@@ -87,6 +130,5 @@ def _added(a: ArmSums, b: ArmSums) -> ArmSums:
 
 
 def _sums(state: PolicyState, arm: str) -> ArmSums:
-    """Return the sums of `arm`, to be changed: the state is one version on."""
-    state.version += 1
+    """Return the sums of `arm`, to be changed."""
     return state.arms.setdefault(arm, ArmSums())

@@ -24,13 +24,13 @@ def probabilities(
 
     `cache` saves computing again what did not move since it was last used; it changes no bit.
     """
-    posteriors = _posteriors(spec, trials(state, arms, learn_from))
+    posteriors = _posteriors(spec, trials(state.published, arms, learn_from))
     return (cache or BestProbabilities()).compute(*posteriors)
 
 
 def posterior(spec: Thompson, state: PolicyState, arm: str, learn_from: str) -> tuple[float, float]:
     """Return (alpha, beta) of an arm's Beta posterior: the prior's, plus successes and failures."""
-    alphas, betas = _posteriors(spec, trials(state, (arm,), learn_from))
+    alphas, betas = _posteriors(spec, trials(state.arms, (arm,), learn_from))
     return float(alphas[0]), float(betas[0])
 
 

@@ -8,7 +8,9 @@ even on `alias`: a false merge is a privacy incident, a false split a nuisance.
 from tailorbird.features import affinity, counters
 from tailorbird.limits import LINKS_MAX, OPEN_DECISIONS_MAX, PURCHASES_MAX, RECENT_EVENTS_MAX
 from tailorbird.live.profiles import (
+    FORGOTTEN,
     holdout_position,
+    is_shared,
     profile_id_of,
     shared_device_identifier,
 )
@@ -62,9 +64,18 @@ class Resolver:
     def _anonymous(self, anonymous_id: str, seen: Seen) -> Profile:
         identifier = identifier_of("anonymous_id", anonymous_id)
         entry = self._world.identifiers.get(identifier)
-        if entry is not None and len(entry.owners) > 1:
+        if entry is not None and is_shared(entry):
             return self._owned(shared_device_identifier(anonymous_id), seen)
         return self._owned(identifier, seen)
+
+    def forget_owner(self, anonymous_id: str) -> None:
+        """Note that a device is also that of somebody who was erased, so that it stays shared."""
+        identifier = identifier_of("anonymous_id", anonymous_id)
+        entry = self._world.identifiers.change(identifier)
+        if entry is None:
+            self._world.identifiers.put(identifier, Identifier("", [FORGOTTEN]))
+        elif FORGOTTEN not in entry.owners:
+            entry.owners.append(FORGOTTEN)
 
     def found_on(self, identifier: str, seen: Seen) -> Profile:
         """Return the profile that `identifier` names, a new one where it names none."""
@@ -72,7 +83,7 @@ class Resolver:
 
     def _owned(self, identifier: str, seen: Seen) -> Profile:
         entry = self._world.identifiers.get(identifier)
-        if entry is None:
+        if entry is None or not entry.profile:
             return self._found(identifier, seen)
         profile = self._change(entry.profile)
         self._touch(profile, identifier, seen.t)
@@ -84,7 +95,8 @@ class Resolver:
         user = identifier_of("user_id", user_id)
         device = world.identifiers.get(anonymous)
         owner = world.identifiers.get(user)
-        is_others = device is not None and bool(device.owners) and user not in device.owners
+        # The first to sign in is whose device it is; whoever comes later never joins that profile.
+        is_others = device is not None and bool(device.owners) and device.owners[0] != user
         if is_others:
             profile = self._owned(user, seen)
         elif owner is None:

@@ -30,6 +30,7 @@ from tailorbird.schema.profile import Profile, Recent
 from tailorbird.schema.records import (
     ConsentChanged,
     LogRecord,
+    OwnerForgotten,
     PlacementDeleted,
     PlacementPut,
     Suppressed,
@@ -71,6 +72,7 @@ class Fold:
             PlacementDeleted: self._placement_deleted,
             ConsentChanged: self._consent_changed,
             Suppressed: self._suppressed,
+            OwnerForgotten: self._owner_forgotten,
         }
 
     def apply(self, record: Record) -> None:
@@ -279,6 +281,9 @@ class Fold:
 
     def _suppressed(self, _offset: int, record: Suppressed) -> None:
         self.world.suppress(record.hashes, is_lifted=record.is_lifted)
+
+    def _owner_forgotten(self, _offset: int, record: OwnerForgotten) -> None:
+        self._resolver.forget_owner(record.anonymous_id)
 
     def _find_decision(self, offset: int) -> LoggedDecision | None:
         record = self._log.get(offset)

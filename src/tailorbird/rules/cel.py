@@ -18,7 +18,8 @@ _MACROS_MAX = (
 )
 _COMPREHENSION = re.compile(r"\.(?:map|filter|all|exists|exists_one)\s*\(")
 _STRING = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
-_FIELD = r"\b{name}\.([A-Za-z_]\w*)"
+_VARIABLE = r"(?<![.\w]){name}\b"
+_FIELD = _VARIABLE + r"\.([A-Za-z_]\w*)\b(?!\s*\()"  # What a bracket follows is a method.
 
 
 class Expression:
@@ -37,7 +38,7 @@ class Expression:
     def fields(self, name: str) -> frozenset[str] | None:
         """Return the fields of variable `name` that are read, None where they cannot be told."""
         fields = re.findall(_FIELD.format(name=re.escape(name)), self._bare)
-        if len(fields) != len(re.findall(rf"(?<![.\w]){re.escape(name)}\b", self._bare)):
+        if len(fields) != len(re.findall(_VARIABLE.format(name=re.escape(name)), self._bare)):
             return None
         return frozenset(fields)
 
@@ -103,7 +104,8 @@ def context_of(values: dict[str, Any]) -> cel.Context:
     """Return a prepared context: 15 µs to build, after which an evaluation costs under 1 µs.
 
     Raises:
-        RuleError: A value has no counterpart in CEL, such as an integer beyond 64 bits.
+        RuleError: A value has no counterpart in CEL, such as an object that is no JSON. (An integer
+            beyond 64 bits becomes a double.)
     """
     try:
         return cel.Context(values)

@@ -13,7 +13,7 @@ from tailorbird.limits import COUNT_MAX, REQUEST_ITEMS_MAX
 from tailorbird.schema.placement import Identity
 
 
-class VisitorRef(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class VisitorRef(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
     """Who asks, as the request names them."""
 
     anonymous_id: Identity | None = None
@@ -23,7 +23,7 @@ class VisitorRef(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
 ItemIds = Annotated[tuple[str, ...], Meta(max_length=REQUEST_ITEMS_MAX)]
 
 
-class PlacementRequest(msgspec.Struct, frozen=True, rename="camel"):
+class PlacementRequest(msgspec.Struct, frozen=True, rename="camel", gc=False):
     """One placement in a request."""
 
     key: str
@@ -32,7 +32,7 @@ class PlacementRequest(msgspec.Struct, frozen=True, rename="camel"):
     candidates: ItemIds | None = None
 
 
-class Step(msgspec.Struct, rename="camel", omit_defaults=True):
+class Step(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
     """What one step of the cascade did."""
 
     step: str
@@ -40,7 +40,7 @@ class Step(msgspec.Struct, rename="camel", omit_defaults=True):
     detail: str = ""
 
 
-class LoggedChoice(msgspec.Struct, frozen=True, rename="camel", array_like=True):
+class LoggedChoice(msgspec.Struct, frozen=True, rename="camel", array_like=True, gc=False):
     """A choice in the log: id, propensity of this slot, score, and why, as `decide.explain` reads it."""
 
     id: str
@@ -51,7 +51,7 @@ class LoggedChoice(msgspec.Struct, frozen=True, rename="camel", array_like=True)
 
 class LoggedDecision(
     msgspec.Struct, frozen=True, tag_field="k", tag="decision", omit_defaults=True
-):
+, gc=False):
     """One decision in the log. Whatever the fold of it needs is in it."""
 
     t: float
@@ -86,4 +86,4 @@ class LoggedDecision(
     """A digest of the request's parameters: a sticky answer is given to the same question only."""
     steps: list[Step] = []
     took_ms: float = 0.0
-    timings_us: dict[str, float] = {}
+    timings_us: dict[str, int] = {}

@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 
 
-class ConsentContext(msgspec.Struct, frozen=True, rename="camel"):
+class ConsentContext(msgspec.Struct, frozen=True, rename="camel", gc=False):
     """`context.consent`, as Segment's consent wrappers send it."""
 
     category_preferences: dict[str, bool] = {}
 
 
-class PageContext(msgspec.Struct, frozen=True):
+class PageContext(msgspec.Struct, frozen=True, gc=False):
     """`context.page`."""
 
     url: str | None = None
@@ -24,14 +24,14 @@ class PageContext(msgspec.Struct, frozen=True):
     title: str | None = None
 
 
-class DeviceContext(msgspec.Struct, frozen=True):
+class DeviceContext(msgspec.Struct, frozen=True, gc=False):
     """`context.device`."""
 
     id: str | None = None
     type: str | None = None
 
 
-class EventContext(msgspec.Struct, frozen=True, rename="camel"):
+class EventContext(msgspec.Struct, frozen=True, rename="camel", gc=False):
     """The parts of `context` that the fold reads."""
 
     consent: ConsentContext | None = None
@@ -43,7 +43,7 @@ class EventContext(msgspec.Struct, frozen=True, rename="camel"):
     user_agent: str | None = None
 
 
-class Event(msgspec.Struct, frozen=True, rename="camel"):
+class Event(msgspec.Struct, frozen=True, rename="camel", gc=False):
     """One call of the Segment protocol."""
 
     type: str
@@ -66,7 +66,7 @@ class Event(msgspec.Struct, frozen=True, rename="camel"):
 TYPES = ("track", "page", "screen", "identify", "group", "alias")
 
 
-class LoggedEvent(msgspec.Struct, frozen=True, tag_field="k", tag="event"):
+class LoggedEvent(msgspec.Struct, frozen=True, tag_field="k", tag="event", gc=False):
     """An accepted event in the log: when it came, when it happened, and its own bytes.
 
     `t` is the corrected time of the event (Segment's four timestamps), `r` the time of receipt, both
@@ -80,7 +80,7 @@ class LoggedEvent(msgspec.Struct, frozen=True, tag_field="k", tag="event"):
     gpc: bool = False
 
 
-class LoggedOutcome(msgspec.Struct, frozen=True, tag_field="k", tag="outcome"):
+class LoggedOutcome(msgspec.Struct, frozen=True, tag_field="k", tag="outcome", gc=False):
     """An outcome reported by a back end that knows the decision."""
 
     r: float

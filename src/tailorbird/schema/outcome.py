@@ -3,7 +3,7 @@
 import msgspec
 
 
-class Mark(msgspec.Struct, omit_defaults=True):
+class Mark(msgspec.Struct, omit_defaults=True, gc=False):
     """The running account of one decision; each exposure and outcome counts in it once."""
 
     placement: str

@@ -1,7 +1,8 @@
 """The profile: everything that is known of one person, as the fold keeps it.
 
 Unlike the records of the log, a profile changes with every event, so its struct is not frozen; only
-the fold in `process` writes it. Counters are packed rows (see `features.counters`), never a dict of
+the fold in `process` writes it. Nothing here can refer back to its owner, so the garbage collector need not
+look (`gc=False`). Counters are packed rows (see `features.counters`), never a dict of
 floats: 1,000 floats in a dict take 28 µs to gather and 154 kB to hold.
 """
 
@@ -15,7 +16,7 @@ ROW_WIDTH = 71
 """Slots of one counter's row: count, four decayed counts, and 66 tiles. See `features.counters`."""
 
 
-class Counters(msgspec.Struct):
+class Counters(msgspec.Struct, gc=False):
     """Packed counters by key (`e:<event>` or `c:<category>`)."""
 
     keys: dict[str, int] = {}
@@ -25,7 +26,7 @@ class Counters(msgspec.Struct):
     last: NDArray[np.float64] = msgspec.field(default_factory=lambda: np.zeros(4, np.float64))
 
 
-class Recent(msgspec.Struct, array_like=True):
+class Recent(msgspec.Struct, array_like=True, gc=False):
     """One event in the ring of recent ones."""
 
     t: float
@@ -34,7 +35,7 @@ class Recent(msgspec.Struct, array_like=True):
     category: str = ""
 
 
-class Link(msgspec.Struct, array_like=True, frozen=True):
+class Link(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Why an identifier belongs to a profile: by which rule of which event, and when.
 
     `merged` names the profile that came in with it, if one did.
@@ -47,7 +48,7 @@ class Link(msgspec.Struct, array_like=True, frozen=True):
     merged: str = ""
 
 
-class AtPlacement(msgspec.Struct):
+class AtPlacement(msgspec.Struct, gc=False):
     """One person's history at one placement."""
 
     arm: str = ""
@@ -65,7 +66,7 @@ class AtPlacement(msgspec.Struct):
     """(time, choice) of what was chosen, for frequency caps; oldest first."""
 
 
-class Profile(msgspec.Struct):
+class Profile(msgspec.Struct, gc=False):
     """One person."""
 
     id: str

@@ -40,6 +40,16 @@ class Suppressed(msgspec.Struct, frozen=True, tag_field="k", tag="suppress"):
     is_lifted: bool = False
 
 
+class OwnerForgotten(msgspec.Struct, frozen=True, tag_field="k", tag="owner_forgotten"):
+    """Stands where an erased person first signed in on a device that other people use, too.
+
+    Without it the device would become one of theirs, with what was done on it signed out.
+    """
+
+    r: float
+    anonymous_id: str
+
+
 LogRecord = (
     LoggedEvent
     | LoggedDecision
@@ -51,6 +61,7 @@ LogRecord = (
     | PlacementDeleted
     | ConsentChanged
     | Suppressed
+    | OwnerForgotten
 )
 
 KINDS: dict[type, int] = {
@@ -64,6 +75,7 @@ KINDS: dict[type, int] = {
     PlacementDeleted: 8,
     ConsentChanged: 9,
     Suppressed: 10,
+    OwnerForgotten: 11,
 }
 """The number by which a frame of the log names its record. Numbers are never given out again."""
 

@@ -8,8 +8,9 @@ it survives the death of the process. `durable` waits until it survives the deat
 Records reach the disk in order: when a record is durable, so is every earlier one.
 """
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple, Protocol
 
 
 class Record(NamedTuple):
@@ -18,6 +19,17 @@ class Record(NamedTuple):
     offset: int
     kind: int
     payload: bytes
+
+
+class Entry(NamedTuple):
+    """What a record says, without its place."""
+
+    kind: int
+    payload: bytes
+
+
+NOTHING: Final[Mapping[int, Entry]] = MappingProxyType({})
+"""No record is to be replaced."""
 
 
 class LogHealth(NamedTuple):
@@ -66,8 +78,13 @@ class Log(Protocol):
     def get(self, offset: int) -> Record | None:
         """Return the record at `offset`, or None where none is."""
 
-    def rewrite(self, is_kept: Callable[[Record], bool]) -> int:
+    def rewrite(
+        self, is_kept: Callable[[Record], bool], instead: Mapping[int, Entry] = NOTHING
+    ) -> int:
         """Remove for good every record that `is_kept` refuses; return how many went.
+
+        A record whose offset is in `instead` stays with that kind and payload in place of its own;
+        `is_kept` has no say in it. Such records must be there: one that is not is not made.
 
         The bytes are gone from every file when this returns, with whatever was quarantined as corrupt.
         """

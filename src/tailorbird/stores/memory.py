@@ -1,9 +1,9 @@
 """Both ports in memory: for tests, examples and trials. Nothing outlives the process."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tailorbird.stores.frame import check, hash_rows
-from tailorbird.stores.log import LogHealth, Record
+from tailorbird.stores.log import NOTHING, Entry, LogHealth, Record
 from tailorbird.stores.state import Change, Expiry
 
 
@@ -54,9 +54,13 @@ class MemoryLog:
         """Return the record at `offset`, or None where none is."""
         return self._records.get(offset)
 
-    def rewrite(self, is_kept: Callable[[Record], bool]) -> int:
-        """Remove for good every record that `is_kept` refuses; return how many went."""
-        refused = [record.offset for record in self.read() if not is_kept(record)]
+    def rewrite(
+        self, is_kept: Callable[[Record], bool], instead: Mapping[int, Entry] = NOTHING
+    ) -> int:
+        """Remove what `is_kept` refuses, replace what `instead` names; return how many went."""
+        for offset in instead.keys() & self._records.keys():
+            self._records[offset] = Record(offset, *instead[offset])
+        refused = [r.offset for r in self.read() if r.offset not in instead and not is_kept(r)]
         for offset in refused:
             del self._records[offset]
         return len(refused)

@@ -25,7 +25,7 @@ import threading
 import weakref
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -42,7 +42,7 @@ from tailorbird.stores.frame import (
     resynchronise,
     skim,
 )
-from tailorbird.stores.log import LogHealth, Record
+from tailorbird.stores.log import NOTHING, Entry, LogHealth, Record
 
 BLOCK_BYTES: Final = 64 * 1024  # Read at once, and the stride of the index: a get walks one.
 CLOSE_SECONDS_MAX: Final = 60.0  # A disk that cannot sync in a minute is not going to.
@@ -203,7 +203,9 @@ class SegmentLog:
         # None here, or the way was damaged: look again, checking every frame.
         return next(self._read(segments[index : index + 1], offset, offset + 1), None)
 
-    def rewrite(self, is_kept: Callable[[Record], bool]) -> int:
+    def rewrite(
+        self, is_kept: Callable[[Record], bool], instead: Mapping[int, Entry] = NOTHING
+    ) -> int:
         """Remove for good every record that `is_kept` refuses; return how many went.
 
         Segments that hold such a record are written anew beside the old one and renamed over it, so
@@ -213,6 +215,7 @@ class SegmentLog:
 
         Args:
             is_kept: Answers the same whenever it is asked about a record; may be asked twice.
+            instead: What records say from now on, by offset; `is_kept` is not asked about them.
 
         Raises:
             StorageError: The disk refused; call again to finish.
@@ -225,7 +228,7 @@ class SegmentLog:
                     self._write()
                     segments = self._segments
                 for segment in segments:
-                    removed += self._rewrite(segment, is_kept)
+                    removed += self._rewrite(segment, is_kept, instead)
                 with self._lock:
                     self._quarantine.clear()
         except OSError as error:
@@ -346,13 +349,16 @@ class SegmentLog:
 
     # --- rewriting ---
 
-    def _rewrite(self, segment: "_Segment", is_kept: Callable[[Record], bool]) -> int:
-        refused, is_damaged = _judge(segment, is_kept)
-        if not refused and not is_damaged:
+    def _rewrite(
+        self, segment: "_Segment", is_kept: Callable[[Record], bool], instead: Mapping[int, Entry]
+    ) -> int:
+        judged = _judge(segment, is_kept, instead)
+        if not judged.is_to_change:
             return 0
         if self._seal(segment):  # Judge also what came between.
-            refused, _ = _judge(segment, is_kept)
-        replacement = self._copy(segment, frozenset(refused))
+            judged = _judge(segment, is_kept, instead)
+        refused = judged.refused
+        replacement = self._copy(segment, frozenset(refused), instead)
         if replacement is None:
             segment.path.unlink()
         else:
@@ -375,7 +381,9 @@ class SegmentLog:
         os.fsync(self._directory_fd)
         return True
 
-    def _copy(self, segment: "_Segment", refused: frozenset[int]) -> "_Segment | None":
+    def _copy(
+        self, segment: "_Segment", refused: frozenset[int], instead: Mapping[int, Entry]
+    ) -> "_Segment | None":
         """Return a synced copy under a temporary name without what is refused; None when empty."""
         path = segment.path.with_suffix(".tmp")
         path.unlink(missing_ok=True)
@@ -384,7 +392,11 @@ class SegmentLog:
             for stretch in segment.stretches():
                 kept = [record for record in stretch.records if record.offset not in refused]
                 if kept:
-                    copy.write(kept[0].offset, b"".join(encode(*record) for record in kept))
+                    frames = [
+                        encode(record.offset, *instead.get(record.offset, record[1:]))
+                        for record in kept
+                    ]
+                    copy.write(kept[0].offset, b"".join(frames))
             os.fsync(copy.fd)
         except BaseException:
             path.unlink()
@@ -688,14 +700,27 @@ class _Quarantine:
         self.sizes.clear()
 
 
-def _judge(segment: _Segment, is_kept: Callable[[Record], bool]) -> tuple[list[int], bool]:
-    """Return the offsets that `is_kept` refuses, and whether any stretch is damaged."""
+class _Judged(NamedTuple):
+    """The offsets that go from a segment, and whether it is to be written anew."""
+
+    refused: list[int]
+    is_to_change: bool
+
+
+def _judge(
+    segment: _Segment, is_kept: Callable[[Record], bool], instead: Mapping[int, Entry]
+) -> _Judged:
+    """Return which records `is_kept` refuses; a damaged stretch or a replaced record changes, too."""
     refused: list[int] = []
-    is_damaged = False
+    is_to_change = False
     for stretch in segment.stretches():
-        is_damaged = is_damaged or not stretch.records
-        refused += [record.offset for record in stretch.records if not is_kept(record)]
-    return refused, is_damaged
+        is_to_change = is_to_change or not stretch.records
+        for record in stretch.records:
+            if record.offset in instead:
+                is_to_change = True
+            elif not is_kept(record):
+                refused.append(record.offset)
+    return _Judged(refused, is_to_change or bool(refused))
 
 
 def _index_of(segments: list[_Segment], offset: int) -> int:

@@ -20,7 +20,8 @@ import { text } from 'node:stream/consumers'
 export async function run(deliver) {
   const report = { delivered: 0, errors: [] }
   await deliver(JSON.parse(await text(process.stdin)), report)
-  process.stdout.write(`\n${JSON.stringify(report)}\n`)
+  // A client that still waits, say to try again, may not outlive its report.
+  process.stdout.write(`\n${JSON.stringify(report)}\n`, () => process.exit())
 }
 
 /**

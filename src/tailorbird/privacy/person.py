@@ -1,0 +1,165 @@
+"""Who a request is about: a person's identifiers and profile ids, and what they mean in the log.
+
+A person is what the fold made one profile of: all its identifiers, and the ids of the profiles that
+merges brought in. One case is added. A visitor who asks for decisions under an id that no event has
+named yet (OpenFeature's `targetingKey`) is met as an anonymous one of that name; when the known user
+of the same name is asked about, that anonymous profile, which nobody else joined, is theirs.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from tailorbird.errors import ConflictError
+from tailorbird.hashing import token
+from tailorbird.live.profiles import is_shared, suppression_hash
+from tailorbird.live.world import World
+from tailorbird.schema.profile import Profile, identifier_of
+
+IDENTITY_KINDS: Final = ("user_id", "anonymous_id", "email")
+"""Types whose value the door can meet in an event."""
+
+
+class Person(msgspec.Struct, frozen=True):
+    """Everything by which one person's records are recognized.
+
+    `identifiers` are `type:value`; `profiles` are profile ids, of merged profiles too.
+    """
+
+    identifiers: frozenset[str] = frozenset()
+    profiles: frozenset[str] = frozenset()
+
+    def values(self, kind: str) -> frozenset[str]:
+        """Return the values of the identifiers of one type."""
+        prefix = f"{kind}:"
+        found = (name for name in self.identifiers if name.startswith(prefix))
+        return frozenset(name[len(prefix) :] for name in found)
+
+    def with_other(self, other: "Person") -> "Person":
+        """Return both as one person."""
+        return Person(self.identifiers | other.identifiers, self.profiles | other.profiles)
+
+
+def person_of(world: World, names: Iterable[str]) -> Person:
+    """Return the person whom `names` (`type:value`) name together.
+
+    A name that nobody is known by stays among the identifiers: the log may hold refusals under it.
+
+    Raises:
+        ConflictError: The names lead to nobody but through a device that several people share, which
+            cannot say which of them is meant.
+    """
+    names = list(names)
+    identifiers: set[str] = set()
+    profiles: set[str] = set()
+    shared = {name for name in names if _is_shared_device(world, name)}
+    waiting = [name for name in names if name not in shared]
+    while waiting:
+        name = waiting.pop()
+        kind, _, value = name.partition(":")
+        if kind == "profile":
+            profiles.add(value)
+        elif name not in identifiers:
+            identifiers.add(name)
+            waiting += _namesake(world, name)
+        profile = _profile(world, name)
+        if profile is not None and profile.id not in profiles - {value}:
+            profiles |= {profile.id, *(link.merged for link in profile.links if link.merged)}
+            waiting += [name for name in profile.identifiers if name not in identifiers]
+    if shared and not identifiers and not profiles:
+        raise ConflictError(
+            f"{min(shared)[:100]!r} is a device that several people use: name the user_id who is meant,"
+            " or device:… for what was done on it signed out"
+        )
+    return Person(frozenset(identifiers), frozenset(profiles))
+
+
+def is_known(world: World, person: Person) -> bool:
+    """Return whether the world has a profile of the person."""
+    return any(world.profiles.get(profile) is not None for profile in person.profiles)
+
+
+def suppression_hashes(secret: bytes, person: Person, shared: Iterable[str]) -> tuple[str, ...]:
+    """Return the hashes under which the door refuses the person; what is `shared` with others is left out.
+
+    A value is refused as a user id and as an anonymous id, whatever it was: a client that sends it in
+    the other field, as `previousId` or as `targetingKey`, means the same person.
+    """
+    kept = set(shared)
+    found: set[str] = set()
+    for name in person.identifiers - kept:
+        kind, _, value = name.partition(":")
+        if kind != "device":
+            found |= suppressed_spellings(kind, value)
+    return tuple(sorted(suppression_hash(secret, name) for name in found))
+
+
+def suppressed_spellings(kind: str, value: str) -> set[str]:
+    """Return the identifiers that are refused together for one value.
+
+    >>> sorted(suppressed_spellings("email", " A@B.example "))
+    ['anonymous_id:a@b.example', 'email:a@b.example', 'user_id:a@b.example']
+    """
+    value = normalized(kind, value)
+    return {identifier_of(each, value) for each in (kind, "user_id", "anonymous_id")}
+
+
+def normalized(kind: str, value: str) -> str:
+    """Return a value as identifiers spell it: e-mail addresses trimmed and in small letters."""
+    return value.strip().lower() if kind == "email" else value
+
+
+def digest_of(secret: bytes, names: Iterable[str]) -> str:
+    """Return a keyed hash of a set of identifiers: says that two requests are about the same, not whom."""
+    return token(secret, "privacy-identities", *sorted(names))
+
+
+_NAMING = re.compile(
+    r'"(?:userId|user_id|anonymousId|anonymous_id|previousId|previous_id|email)"\s*:\s*'
+    r'(?:"((?:[^"\\]|\\.){1,600})"|(-?\d{1,40}(?:\.\d{1,20})?))'
+)
+
+
+def values_named(body: str) -> set[str]:
+    """Return the identifiers that a request's body names, also where it is no whole JSON.
+
+    >>> sorted(values_named('{"userId": 7, "traits": {"email": "A@B.example"'))
+    ['7', 'a@b.example']
+    """
+    found: set[str] = set()
+    for text, number in _NAMING.findall(body):
+        value = number or _unescaped(text)
+        found |= {value, value.strip().lower()} if "@" in value else {value}
+    return found - {value for value in found if value != value.strip().lower() and "@" in value}
+
+
+def _unescaped(text: str) -> str:
+    if "\\" not in text:
+        return text
+    try:
+        return msgspec.json.decode(f'"{text}"', type=str)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return text
+
+
+def _profile(world: World, name: str) -> Profile | None:
+    entry = world.identifiers.get(name)
+    return None if entry is None or not entry.profile else world.profiles.get(entry.profile)
+
+
+def _is_shared_device(world: World, name: str) -> bool:
+    entry = world.identifiers.get(name) if name.startswith("anonymous_id:") else None
+    return entry is not None and is_shared(entry)
+
+
+def _namesake(world: World, name: str) -> list[str]:
+    """Return the anonymous identifier of a known user's name, if its profile has no other."""
+    kind, _, value = name.partition(":")
+    other = identifier_of("anonymous_id", value)
+    entry = world.identifiers.get(other) if kind == "user_id" else None
+    if entry is None or entry.owners or not entry.profile:
+        return []
+    profile = world.profiles.get(entry.profile)
+    return [other] if profile is not None and set(profile.identifiers) == {other} else []
