@@ -29,7 +29,7 @@ PENDING_BYTES_MAX: Final = 64 * 1024 * 1024  # Not yet synced: some 100,000 even
 SEGMENT_BYTES: Final = 64 * 1024 * 1024  # One read in a second; erasure rewrites whole segments.
 
 # --- state ---
-CHECKPOINT_SECONDS: Final = 5.0  # At 15,000 events/s some 75,000 are folded again after a crash: 1.5 s.
+CHECKPOINT_SECONDS: Final = 15.0  # What comes in that time is folded again after a crash: seconds, at full load.
 CHECKPOINT_SLICE: Final = 40  # Profiles encoded per turn of the event loop: about 0.4 ms.
 RECENT_EVENTS_MAX: Final = 50  # The ring of a profile; sequence models gain little past fifty.
 COUNTER_KEYS_MAX: Final = 64  # Event types and categories counted per profile; the least used goes.
@@ -55,3 +55,13 @@ REJECTS_BYTES_MAX: Final = 1024 * 1024 * 1024  # Refused events kept since the s
 DEADLINE_MS_DEFAULT: Final = 50.0
 DEADLINE_MS_MAX: Final = 5_000.0
 REFRESH_UPDATES: Final = 256  # Popularity is ranked again after so many counted events.
+
+# --- privacy ---
+IDENTITIES_MAX: Final = 100  # Named in one request; a profile has at most as many (`LINKS_MAX`).
+ERASURES_PENDING_MAX: Final = 100  # Each takes a pass over the log: hours of work. Past it, 429.
+ERASURE_TRIES_MAX: Final = 3  # Then it waits for the next start, and says why.
+ERASURE_PASSES_MAX: Final = 8  # Scans until nothing is found; two do, but for outcomes under way.
+REQUESTS_KEPT_MAX: Final = 10_000  # Finished privacy requests that can still be asked about.
+SEARCHES_WAITING_MAX: Final = 16  # Exports and dry runs that wait for the one under way. Past it, 429.
+EXPORT_BYTES_MAX: Final = 256 * 1024 * 1024  # One answer, held in memory; the command line has no bound.
+WAIT_SECONDS_MAX: Final = 600.0  # What `?wait=true` waits; then the answer says how far it is.

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import socket
 import time
 from collections.abc import Iterable
@@ -157,7 +158,7 @@ def request(method: str, path: str, body: bytes = b"", *headers: str, version: s
 
 def statuses(answer: bytes) -> list[int]:
     """Return the status of each answer in a stream of them."""
-    return [int(line[9:12]) for line in answer.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
+    return [int(status) for status in re.findall(rb"HTTP/1\.[01] (\d{3}) ", answer)]
 
 
 def encoded(value: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""What the documentation says is true: examples decode, links lead somewhere, nothing is left out."""
+"""What the documentation says is true: examples decode, links lead on, nothing is left out."""
 
 import json
 import re

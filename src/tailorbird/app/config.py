@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from tailorbird.errors import ConfigurationError
 from tailorbird.hashing import token
+from tailorbird.limits import CHECKPOINT_SECONDS
 from tailorbird.schema.placement import Placement
 
 _KEYS_FILE = "keys.json"
@@ -30,7 +31,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Share of visitors who are never personalized, to prove what personalization earns."""
     global_privacy_control: Literal["opt-out", "store"] = "opt-out"
     """What `Sec-GPC: 1` does: opt the visitor out of personalization, or only be stored."""
-    checkpoint_seconds: Annotated[float, Meta(gt=0.0, le=3600.0)] = 5.0
+    checkpoint_seconds: Annotated[float, Meta(gt=0.0, le=3600.0)] = CHECKPOINT_SECONDS
     analytics_js: str = ""
     """Folder with the browser client to serve: `dist/umd` of the npm package @segment/analytics-next."""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"

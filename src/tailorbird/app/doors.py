@@ -15,8 +15,10 @@ from tailorbird.app.exchange import (
     HTML,
     PROBLEM,
     TEXT,
+    Answer,
     Exchange,
     Response,
+    WhenDurable,
     faults_out,
     json_response,
     problem,
@@ -54,7 +56,7 @@ from tailorbird.schema.placement import Time
 
 logger = logging.getLogger("tailorbird")
 
-Door = Callable[[Exchange], Response | Awaitable[Response]]
+Door = Callable[[Exchange], Answer]
 
 _SUCCESS = Response(200, b'{"success":true}')
 _PARSE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -95,34 +97,27 @@ class Doors:
 
     # --- events -------------------------------------------------------------------------------------
 
-    def single_event(self, exchange: Exchange) -> Response | Awaitable[Response]:
+    def single_event(self, exchange: Exchange) -> Answer:
         """Take in one event."""
         body = exchange.body
         self._require_write(exchange, body)
         collected = self.collector.single(exchange.path, body, gpc=exchange.has_gpc)
         return self._collect(collected)
 
-    def batch(self, exchange: Exchange) -> Response | Awaitable[Response]:
+    def batch(self, exchange: Exchange) -> Answer:
         """Take in a batch of events."""
         body = exchange.body
         self._require_write(exchange, body)
         return self._collect(self.collector.batch(exchange.path, body, gpc=exchange.has_gpc))
 
-    def _collect(self, collected: Collected) -> Response | Awaitable[Response]:
+    def _collect(self, collected: Collected) -> Answer:
         accepted, faults = collected
         if not accepted:
             is_over_count = any(fault.path == "batch" for _, fault in faults)
             return _refusal(collected, 200 if is_over_count or not faults else 400)
-        self.engine.write_events(accepted)
+        durable = self.engine.write_events(accepted)
         self.served["events"] += len(accepted)
-        return self._acknowledge(collected)
-
-    async def _acknowledge(self, collected: Collected) -> Response:
-        elapsed = self.engine.clock.elapsed
-        started = elapsed()
-        await self.engine.durable()
-        self.metrics.durable_seconds.observe(elapsed() - started)
-        return _refusal(collected, 200) if collected.faults else _SUCCESS
+        return WhenDurable(durable, _refusal(collected, 200) if faults else _SUCCESS)
 
     def _require_write(self, exchange: Exchange, body: bytes) -> None:
         if self.gate.role(exchange):
@@ -404,14 +399,16 @@ def guarded(door: Door) -> Door:
     """Return a door that answers errors as problem details, and never lets one escape."""
 
     @functools.wraps(door)
-    def enter(exchange: Exchange) -> Response | Awaitable[Response]:
+    def enter(exchange: Exchange) -> Answer:
         try:
             result = door(exchange)
         except TailorbirdError as error:
             return problem(error)
         except Exception:  # noqa: BLE001 (the outermost boundary: what is not foreseen is a 500, logged)
             return _unforeseen(exchange)
-        return result if isinstance(result, Response) else _guard_async(exchange, result)
+        if isinstance(result, Response | WhenDurable):
+            return result
+        return _guard_async(exchange, result)
 
     return enter
 

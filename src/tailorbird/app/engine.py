@@ -10,7 +10,10 @@ Every few seconds a checkpoint commits the world with its offset; after a crash 
 """
 
 import asyncio
+import contextlib
 import logging
+import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +24,12 @@ from tailorbird.clock import Clock
 from tailorbird.collect.collector import Accepted, Reject
 from tailorbird.decide.decider import Decider, Journal, Settings
 from tailorbird.errors import CorruptLogError, OverloadedError, StorageError
-from tailorbird.limits import DIRTY_MAX, REBUILD_CHECKPOINT_RECORDS, REJECTS_BYTES_MAX
+from tailorbird.limits import (
+    CHECKPOINT_SECONDS,
+    DIRTY_MAX,
+    REBUILD_CHECKPOINT_RECORDS,
+    REJECTS_BYTES_MAX,
+)
 from tailorbird.live.decision_ids import decision_id, offset_of
 from tailorbird.live.seen import key_of
 from tailorbird.live.world import TABLES, World
@@ -48,7 +56,7 @@ class Options(msgspec.Struct, frozen=True):
     holdout_share: float = 0.1
     gpc_opts_out: bool = True
     cache_bytes: int = 256 * 1024 * 1024
-    checkpoint_seconds: float = 5.0
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
     seed: int | None = None
 
 
@@ -68,10 +76,14 @@ class Engine:
         self.failure: str | None = None
         """Why nothing can be written any more; None while all is well."""
         self._state_files = _StateFiles(folder / "state")
-        self._worker = ThreadPoolExecutor(1, "checkpoint")
+        self._worker = ThreadPoolExecutor(1, "checkpoint", _step_back)
         self._is_checkpointing = False
         self._rejected_bytes = 0
         self._writes = 0
+        self._unfolded: dict[bytes, tuple[int, Accepted]] = {}
+        self._turn: asyncio.Future[None] | None = None
+        self._turn_failure: StorageError | None = None
+        self._acknowledging: set[asyncio.Task[None]] = set()
         self._is_full = False
         self.world = self._open_world()
         self.fold = Fold(self.world, options.secret, self.log)
@@ -117,30 +129,66 @@ class Engine:
 
     # --- writing ------------------------------------------------------------------------------------
 
-    async def ingest(self, accepted: Sequence[Accepted]) -> None:
-        """Log and fold events; return when they are durable.
+    def write_events(self, accepted: Sequence[Accepted]) -> "asyncio.Future[None]":
+        """Log events; return the future of when they are folded and durable.
+
+        Everything that comes within one turn of the event loop is written and folded together at its end,
+        and shares one future. Events that were seen before are left out, and wait for the others.
 
         Raises:
             OverloadedError: Too much waits for the disk.
-            StorageError: The disk refused; nothing of it was kept.
+            StorageError: The disk refused; nothing of it was kept. The future raises it, too.
         """
-        self.write_events(accepted)
-        await self.durable()
-
-    def write_events(self, accepted: Sequence[Accepted]) -> None:
-        """Log and fold events, without waiting for the disk; those that were seen before are left out."""
         self._check_writable()
-        contains = self.world.seen.contains
-        fresh: dict[bytes, Accepted] = {}
+        contains, unfolded = self.world.seen.contains, self._unfolded
         for entry in accepted:
             key = key_of(entry.logged.m)
-            if key not in fresh and not contains(key):
-                fresh[key] = entry
-        if not fresh:
+            if key not in unfolded and not contains(key):
+                offset = self.log.append(_EVENT_KIND, _encoder.encode(entry.logged))
+                unfolded[key] = (offset, entry)
+        if self._turn is None:
+            loop = asyncio.get_running_loop()
+            self._turn = loop.create_future()
+            loop.call_soon(self._end_turn)
+        return self._turn
+
+    def _end_turn(self) -> None:
+        """Write and fold the turn's events, and settle its future when they are durable."""
+        turn, self._turn = self._turn, None
+        assert turn is not None, "a turn ends once"
+        try:
+            self._settle()
+        except StorageError as error:
+            self._turn_failure = error
+        failure, self._turn_failure = self._turn_failure, None
+        if failure is not None:
+            turn.set_exception(failure)
             return
-        offsets = [self.log.append(_EVENT_KIND, _encoder.encode(entry.logged)) for entry in fresh.values()]
-        self.log.flush()
-        for offset, (key, entry) in zip(offsets, fresh.items(), strict=True):
+        task = asyncio.get_running_loop().create_task(self._acknowledge(turn))
+        self._acknowledging.add(task)
+        task.add_done_callback(self._acknowledging.discard)
+
+    async def _acknowledge(self, turn: "asyncio.Future[None]") -> None:
+        try:
+            await self.durable()
+        except StorageError as error:
+            turn.set_exception(error)
+        else:
+            turn.set_result(None)
+
+    def _settle(self) -> None:
+        """Write what was appended and fold it, in the order of the log.
+
+        Raises:
+            StorageError: The disk refused; what was appended is forgotten.
+        """
+        unfolded, self._unfolded = self._unfolded, {}
+        try:
+            self.log.flush()
+        except StorageError as error:
+            self._turn_failure = error if unfolded else None
+            raise
+        for key, (offset, entry) in unfolded.items():
             self.fold.apply_event(offset, entry.logged, entry.event, key)
 
     async def durable(self) -> None:
@@ -150,6 +198,7 @@ class Engine:
             StorageError: The disk refused. What was folded cannot be taken back, so nothing is written
                 any more; a restart folds what the disk has.
         """
+        self._settle()
         try:
             await self.log.durable()
         except StorageError as error:
@@ -159,6 +208,7 @@ class Engine:
     def record_decisions(self, decisions: list[LoggedDecision]) -> list[str]:
         """Log and fold the decisions of one request; return their ids."""
         self._check_writable()
+        self._settle()
         offsets = [self.log.append(_DECISION_KIND, _encoder.encode(decision)) for decision in decisions]
         self.log.flush()
         keys = [decision_id(self.options.secret, offset) for offset in offsets]
@@ -169,6 +219,7 @@ class Engine:
     def write(self, record: LogRecord) -> int:
         """Log and fold one record; return its offset. `durable` says when it is safe."""
         self._check_writable()
+        self._settle()
         offset = self.log.append(*encode(record))
         self.log.flush()
         self.fold.apply_record(offset, record)
@@ -235,15 +286,16 @@ class Engine:
 
     async def _commit(self, world: World) -> None:
         world.checkpoint_begin()
-        while world.checkpoint_step():
-            await asyncio.sleep(0)
-        commit = world.checkpoint_changes()
         try:
+            while world.checkpoint_step():
+                await asyncio.sleep(0)
+            commit = world.checkpoint_changes()
             # The state must never be ahead of what the log would still hold after a power cut.
             await self.durable()
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._worker, world.store.commit, *commit)
-        except StorageError:
+        except BaseException:
+            # Also when the server is told to end meanwhile: the last checkpoint writes it all.
             world.checkpoint_failed()
             raise
         world.checkpoint_done()
@@ -265,7 +317,10 @@ class Engine:
             fold = Fold(world, self.options.secret, self.log)
             # Folding goes on where the last pass ended until it has caught up with the traffic; the last
             # stretch has no await in it, so nothing can be written between it and the switch.
-            while world.offset < self.log.end:
+            while True:
+                self._settle()
+                if world.offset >= self.log.end:
+                    break
                 await self._refold_pass(fold)
             self.world, self.fold = world, fold
             self.decider.use(world)
@@ -286,6 +341,13 @@ class Engine:
         fold.world.offset = max(fold.world.offset, end)
 
 
+def _step_back() -> None:
+    """Let this thread yield to the event loop's where both want the processor (Linux: nice is per thread)."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+
+
+_NICENESS = 15  # About a thirtieth of the event loop's weight.
 _REFOLD_SLICE = 50  # Records folded between two turns of the event loop: about a millisecond.
 
 

@@ -4,9 +4,11 @@ A door is `(Exchange) -> Response`, or a coroutine of one. The thin protocol of 
 comfortable routing of the others both call doors, so a door does not know how it was reached.
 """
 
+import asyncio
 import base64
 import binascii
 import zlib
+from collections.abc import Awaitable
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
@@ -39,6 +41,30 @@ class Response(NamedTuple):
     body: bytes
     content_type: bytes = JSON
     headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class WhenDurable(NamedTuple):
+    """An answer to be given when what it acknowledges is safe.
+
+    A future of a whole turn of the event loop, not a coroutine of each request: three coroutines and a task cost
+    as much as folding an event.
+    """
+
+    durable: "asyncio.Future[None]"
+    response: Response
+
+    def settled(self) -> Response:
+        """Return the answer, once the future is done: the response, or why it is not safe."""
+        error = self.durable.exception()
+        if error is None:
+            return self.response
+        if isinstance(error, TailorbirdError):
+            return problem(error)
+        raise error
+
+
+Answer = Response | WhenDurable | Awaitable[Response]
+"""What a door gives back."""
 
 
 class Exchange:

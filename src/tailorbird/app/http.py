@@ -13,10 +13,10 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from tailorbird.app.exchange import Exchange, Response
+from tailorbird.app.exchange import Answer, Exchange, Response, WhenDurable
 from tailorbird.limits import BODY_BYTES_MAX, HEADER_BYTES_MAX
 
-Door = Callable[[Exchange], Response | Awaitable[Response]]
+Door = Callable[[Exchange], Answer]
 FindDoor = Callable[[bytes], Door | None]
 
 _STATUS_LINES = {
@@ -149,6 +149,9 @@ class HotProtocol(HttpToolsProtocol):
         result = hot.door(exchange)
         if isinstance(result, Response):
             self._answer(hot, result, exchange.header(b"origin"))
+        elif isinstance(result, WhenDurable):
+            origin = exchange.header(b"origin")
+            result.durable.add_done_callback(lambda _: self._answer(hot, result.settled(), origin))
         else:
             task = self.loop.create_task(self._finish(hot, result, exchange.header(b"origin")))
             self.tasks.add(cast("Any", task))

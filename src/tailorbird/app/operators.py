@@ -21,7 +21,7 @@ from tailorbird.limits import (
     PAGE_SIZE_MAX,
     PLACEMENTS_MAX,
 )
-from tailorbird.live.profiles import by_identifier
+from tailorbird.live.profiles import by_identifier, is_blocked
 from tailorbird.live.world import ALL_PLACEMENTS, World
 from tailorbird.measure.query import PlacementMoments, ReadoutQuery
 from tailorbird.measure.worker import ReadoutWorker
@@ -210,6 +210,8 @@ class Operators:
             raise InvalidInputError(
                 Fault("identifier", "type:value, such as user_id:u-1", identifier)
             )
+        if is_blocked(value):
+            raise InvalidInputError(Fault("identifier", "a value that identifies somebody", identifier))
         consent = decode(exchange.body, dict[str, bool])
         if not consent or len(consent) > _PURPOSES_MAX:
             raise InvalidInputError(

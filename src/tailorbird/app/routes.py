@@ -1,12 +1,14 @@
 """The routing of everything that is not a hot door, and the ASGI application of all doors."""
 
+import asyncio
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from starlette.routing import Match, Route, Router
 
 from tailorbird.app.doors import Door, Doors, guarded
-from tailorbird.app.exchange import Exchange, Headers, Response, problem
+from tailorbird.app.exchange import Exchange, Headers, Response, WhenDurable, problem
 from tailorbird.app.http import cors_headers
 from tailorbird.app.openapi import document
 from tailorbird.app.operators import Operators
@@ -74,7 +76,7 @@ class Application:
             (method, path): guarded(door) for method, path, door in routes
         }
         paths = dict.fromkeys(path for _, path, _ in routes)
-        self._router = Router([Route(path, _unused, methods=None) for path in paths])
+        self._router = Router([_route(path) for path in paths])
         self._methods: dict[str, list[str]] = {}
         for method, path, _ in routes:
             self._methods.setdefault(path, []).append(method)
@@ -110,6 +112,9 @@ class Application:
         exchange = Exchange(method, scope["path"], scope["query_string"], headers, body_bytes)
         exchange.params = params
         result = door(exchange)
+        if isinstance(result, WhenDurable):
+            await asyncio.wait([result.durable])
+            return result.settled()
         return result if isinstance(result, Response) else await result
 
     def _match(self, scope: Scope) -> tuple[str | None, dict[str, str]]:
@@ -119,6 +124,13 @@ class Application:
             if match is not Match.NONE and isinstance(route, Route):
                 return route.path, {name: str(value) for name, value in child["path_params"].items()}
         return None, {}
+
+
+def _route(path: str) -> Route:
+    route = Route(path, _unused, methods=None)
+    # Ids may hold any character; in Starlette's own expression a path ends at a line break.
+    route.path_regex = re.compile(route.path_regex.pattern, re.DOTALL)
+    return route
 
 
 async def _unused(_request: Any) -> None:  # noqa: ANN401

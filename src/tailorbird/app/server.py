@@ -6,6 +6,7 @@ import gc
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ _BASE_MIB = (
 )
 _SHUTDOWN_SECONDS = 5
 _GARBAGE_SECONDS = 5.0
+_SWITCH_SECONDS = 0.0005
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -120,7 +122,10 @@ class _Server(uvicorn.Server):
 async def _run(
     server: uvicorn.Server, engine: Engine, listener: socket.socket, readouts: ReadoutWorker
 ) -> None:
+    # The default of 5 ms lets the thread that commits hold the loop up for as long.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     checkpoints = asyncio.create_task(engine.checkpoint_forever())
+    checkpoints.add_done_callback(lambda task: _end_on_failure(server, task))
     sweeper = asyncio.create_task(_sweep(server))
     collector = asyncio.create_task(_collect_garbage())
     try:
@@ -130,6 +135,13 @@ async def _run(
             task.cancel()
         await asyncio.gather(checkpoints, sweeper, collector, return_exceptions=True)
         await readouts.close()
+
+
+def _end_on_failure(server: uvicorn.Server, task: "asyncio.Task[None]") -> None:
+    """Stop serving when the checkpoints have ended by an error: what they cannot write would pile up."""
+    if not task.cancelled() and task.exception() is not None:
+        logger.critical("checkpoints have failed; the server ends", exc_info=task.exception())
+        server.should_exit = True
 
 
 async def _collect_garbage() -> None:

@@ -32,6 +32,7 @@ from tailorbird.schema.profile import AtPlacement
 
 _KEPT_MAX = 4096  # Sticky decisions at hand without reading the log.
 _NO_STATE = PolicyState(arms={})
+_NO_CHANCES = np.zeros(0)
 
 Record = Callable[[list[LoggedDecision]], list[str]]
 Find = Callable[[str], LoggedDecision | None]
@@ -216,7 +217,7 @@ class Decider:
             self._fall_back(case, "deadline")
         else:
             self._draw(case, case.compiled.arms)
-            drawn = (case.probabilities, case.compiled.arms.index(case.arm or ""), case.count)
+            drawn = (case.chances, case.compiled.arms.index(case.arm or ""), case.count)
             visitor = case.turn.visitor
             case.choices = self._lists.choices(self.world, case.compiled, listing, visitor, drawn)
             case.mark("rank", self._clock)
@@ -235,10 +236,11 @@ class Decider:
         case.mark("policy", self._clock)
         case.seed = float(self._generator.random())
         drawn = draw(chances, case.seed)
-        case.probabilities = chances
+        case.chances = chances
+        case.probabilities = chances.tolist()
         case.arm = eligible[drawn]
-        case.probability = float(chances[drawn])
-        case.explored = bool(chances[drawn] < chances.max())
+        case.probability = case.probabilities[drawn]
+        case.explored = case.probability < max(case.probabilities)
         case.is_learned = True
         case.is_personalized = True
 
@@ -331,7 +333,7 @@ class Decider:
         exits = ("DISABLED", "OPTED_OUT", "HOLDOUT")
         case.reason = reason if reason in exits else "FALLBACK"
         case.rung = "default"
-        case.arm, case.arms, case.probabilities = None, [], np.zeros(0)
+        case.arm, case.arms, case.probabilities = None, [], []
         case.is_learned = case.is_personalized = case.explored = False
         if reason not in exits:
             case.steps.append(Step("fallback", detail=reason))
@@ -471,7 +473,8 @@ class _Case:
         self.rung = "live"
         self.arm: str | None = None
         self.arms: list[str] = []
-        self.probabilities: np.ndarray[Any, Any] = np.zeros(0)
+        self.chances: np.ndarray[Any, Any] = _NO_CHANCES
+        self.probabilities: list[float] = []
         self.probability = 1.0
         self.policy_version = 0
         self.seed = 0.0
@@ -506,7 +509,7 @@ class _Case:
             rung=self.rung,
             choices=self.choices,
             arms=self.arms,
-            probabilities=self.probabilities.tolist(),
+            probabilities=self.probabilities,
             arm=self.arm,
             seed=self.seed,
             holdout=self.holdout,

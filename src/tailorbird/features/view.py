@@ -9,6 +9,7 @@ The vector's layout is fixed by `LAYOUT_VERSION`: a block of nine slots for each
 each of the hashed buckets of other events and of categories, then the scalars.
 """
 
+import functools
 import re
 import zlib
 
@@ -100,17 +101,19 @@ def scalars(profile: Profile, at: float) -> tuple[float, ...]:
 
 def feature(profile: Profile, name: str, at: float) -> float | None:
     """Return one feature by name as of `at`; 0.0 for a counter of something never seen, None for no feature."""
-    if name in SCALARS:
-        return scalars(profile, at)[SCALARS.index(name)]
-    match = _NAME.match(name)
-    if match is None:
+    parsed = _parsed(name)
+    if parsed is None:
         return None
-    key = _key_of(profile, match["stem"])
-    return (
-        0.0
-        if key is None
-        else float(read_one(profile.counters, key, at)[COLUMNS.index(match["column"])])
-    )
+    stem, column = parsed
+    if column < 0:
+        return scalars(profile, at)[SCALARS.index(name)]
+    key = _key_of(profile, stem)
+    row = None if key is None else profile.counters.keys.get(key)
+    if row is None:
+        return 0.0
+    if column == 0:
+        return profile.counters.rows.item(row, 0)
+    return float(read_one(profile.counters, key or "", at)[column])
 
 
 def features(profile: Profile, at: float) -> dict[str, float]:
@@ -132,13 +135,29 @@ def vector(profile: Profile, at: float) -> NDArray[np.float32]:
     return np.concatenate([blocks.ravel(), np.array(scalars(profile, at), np.float32)])
 
 
+@functools.lru_cache(maxsize=65_536)
 def _stem_of(key: str) -> str:
     return slug(key[2:]) if key.startswith("e:") else f"category_{slug(key[2:])}"
 
 
+@functools.lru_cache(maxsize=4096)
+def _parsed(name: str) -> tuple[str, int] | None:
+    """Return a feature's stem and column, (name, -1) for a scalar, None for no feature."""
+    if name in SCALARS:
+        return name, -1
+    match = _NAME.match(name)
+    return None if match is None else (match["stem"], COLUMNS.index(match["column"]))
+
+
+_KEYS_BY_STEM = {slug(name): f"e:{name}" for name in VOCABULARY} | {
+    alias: f"e:{name}" for alias, name in ALIASES.items()
+}
+
+
 def _key_of(profile: Profile, stem: str) -> str | None:
-    if stem in ALIASES:
-        return f"e:{ALIASES[stem]}"
+    known = _KEYS_BY_STEM.get(stem)
+    if known is not None:
+        return known
     return next((key for key in profile.counters.keys if _stem_of(key) == stem), None)
 
 

@@ -39,7 +39,7 @@ class Table(Generic[T]):
         self._pending: set[str] = set()
         self._committing: set[str] = set()
         self._changes: list[Change] = []
-        self._full_bytes = 0  # The last try to drop entries left too many; it is not worth another below this.
+        self._full_bytes = 0  # Too little can be dropped; not to be tried again below this.
 
     def get(self, key: str) -> T | None:
         """Return the value of `key` to read, not to change; None where there is none."""
@@ -72,9 +72,9 @@ class Table(Generic[T]):
         """Set the value of `key`."""
         if key in self._pending:
             self._encode_one(key)
+        self._dirty.add(key)  # First, so that making room cannot drop it.
         self._cache.pop(key, None)
         self._keep(key, value, self._sizes.get(key, _FIRST_SIZE))
-        self._dirty.add(key)
 
     def keep(self, key: str, value: T) -> None:
         """Cache a value that can be had again from elsewhere; it is not written."""
@@ -85,9 +85,9 @@ class Table(Generic[T]):
         """Remove `key`."""
         if key in self._pending:
             self._encode_one(key)
+        self._dirty.add(key)
         self._cache.pop(key, None)
         self._keep(key, None, _NOTHING_SIZE)
-        self._dirty.add(key)
 
     def scan(self, prefix: str = "") -> Iterator[tuple[str, T]]:
         """Yield every key and value, changes included; keys in the store first."""
@@ -135,9 +135,10 @@ class Table(Generic[T]):
         self._evict()
 
     def checkpoint_failed(self) -> None:
-        """Take back what could not be committed; the next checkpoint writes it."""
-        self._dirty |= self._committing
-        self._committing = set()
+        """Take back what could not be committed, at whatever stage; the next checkpoint writes it."""
+        self._dirty |= self._committing | self._pending | {change.key for change in self._changes}
+        self._committing, self._pending, self._changes = set(), set(), []
+        self._is_full = False
 
     def _encode_one(self, key: str) -> None:
         self._pending.discard(key)

@@ -210,6 +210,7 @@ class World:
         """Let go of what was committed."""
         for table in self._tables:
             table.checkpoint_done()
+        self._snapshot = None
         self.seen.checkpoint_done()
 
     def checkpoint_failed(self) -> None:
@@ -218,6 +219,7 @@ class World:
             table.checkpoint_failed()
         if self._snapshot is not None:
             self._dirty_rows |= set(self._snapshot.indices.tolist())
+            self._snapshot = None
         self.seen.checkpoint_failed()
 
     def checkpoint(self) -> None:

@@ -54,6 +54,7 @@ def person_of(world: World, names: Iterable[str]) -> Person:
     names = list(names)
     identifiers: set[str] = set()
     profiles: set[str] = set()
+    followed: set[str] = set()
     shared = {name for name in names if _is_shared_device(world, name)}
     waiting = [name for name in names if name not in shared]
     while waiting:
@@ -65,20 +66,16 @@ def person_of(world: World, names: Iterable[str]) -> Person:
             identifiers.add(name)
             waiting += _namesake(world, name)
         profile = _profile(world, name)
-        if profile is not None and profile.id not in profiles - {value}:
+        if profile is not None and profile.id not in followed:
+            followed.add(profile.id)
             profiles |= {profile.id, *(link.merged for link in profile.links if link.merged)}
-            waiting += [name for name in profile.identifiers if name not in identifiers]
+            waiting += profile.identifiers
     if shared and not identifiers and not profiles:
         raise ConflictError(
             f"{min(shared)[:100]!r} is a device that several people use: name the user_id who is meant,"
             " or device:… for what was done on it signed out"
         )
     return Person(frozenset(identifiers), frozenset(profiles))
-
-
-def is_known(world: World, person: Person) -> bool:
-    """Return whether the world has a profile of the person."""
-    return any(world.profiles.get(profile) is not None for profile in person.profiles)
 
 
 def suppression_hashes(secret: bytes, person: Person, shared: Iterable[str]) -> tuple[str, ...]:
@@ -126,13 +123,10 @@ def values_named(body: str) -> set[str]:
     """Return the identifiers that a request's body names, also where it is no whole JSON.
 
     >>> sorted(values_named('{"userId": 7, "traits": {"email": "A@B.example"'))
-    ['7', 'a@b.example']
+    ['7', 'A@B.example', 'a@b.example']
     """
-    found: set[str] = set()
-    for text, number in _NAMING.findall(body):
-        value = number or _unescaped(text)
-        found |= {value, value.strip().lower()} if "@" in value else {value}
-    return found - {value for value in found if value != value.strip().lower() and "@" in value}
+    values = [number or _unescaped(text) for text, number in _NAMING.findall(body)]
+    return {*values, *(normalized("email", value) for value in values if "@" in value)}
 
 
 def _unescaped(text: str) -> str:

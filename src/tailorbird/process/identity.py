@@ -6,7 +6,13 @@ even on `alias`: a false merge is a privacy incident, a false split a nuisance.
 """
 
 from tailorbird.features import affinity, counters
-from tailorbird.limits import LINKS_MAX, OPEN_DECISIONS_MAX, PURCHASES_MAX, RECENT_EVENTS_MAX
+from tailorbird.limits import (
+    IMPRESSIONS_MAX,
+    LINKS_MAX,
+    OPEN_DECISIONS_MAX,
+    PURCHASES_MAX,
+    RECENT_EVENTS_MAX,
+)
 from tailorbird.live.profiles import (
     FORGOTTEN,
     holdout_position,
@@ -199,30 +205,31 @@ class Resolver:
             moments = self._world.moments.change(key)
             if moments is None:
                 self._world.moments.put(key, moments := ArmsMoments())
-            mine = older.placements.get(key)
-            if mine is None:
-                share = self._share_of(key)
-                is_held = holdout_position(self._secret, older.assignment_key) < share
-                mine = older.placements[key] = AtPlacement(
-                    arm="holdout" if is_held else "personalized"
-                )
-            elif mine.arm:
-                add_unit(moments.of(mine.arm), mine, -1)
-            if theirs.arm:
-                add_unit(moments.of(theirs.arm), theirs, -1)
+            mine = older.placements.setdefault(key, AtPlacement())
+            for unit in (mine, theirs):
+                if unit.arm:
+                    add_unit(moments.of(unit.arm), unit, -1)
+            if theirs.arm and not mine.arm:
+                mine.arm = self._arm_of(older, key)
             if theirs.arm and mine.arm != theirs.arm:
                 had_both = True
                 moments.merged_units += 1
             _merge_placement(mine, theirs)
-            add_unit(moments.of(mine.arm), mine)
+            # Who was only ever decided for without consent has no arm, and is no unit.
+            if mine.arm:
+                add_unit(moments.of(mine.arm), mine)
         if had_both or newer.is_arm_merged:
             older.is_arm_merged = True
             self._world.count("identity.arm_merges")
 
-    def _share_of(self, key: str) -> float:
+    def _arm_of(self, profile: Profile, key: str) -> str:
+        """Return the arm in which a profile begins at a placement."""
         placement = self._world.placements.get(key)
         share = placement.holdout if placement is not None and key != ALL_PLACEMENTS else None
-        return self._world.holdout_share if share is None else share
+        if share is None:
+            share = self._world.holdout_share
+        is_held = holdout_position(self._secret, profile.assignment_key) < share
+        return "holdout" if is_held else "personalized"
 
 
 def _merge_history(older: Profile, newer: Profile) -> None:
@@ -266,7 +273,7 @@ def _merge_placement(mine: AtPlacement, theirs: AtPlacement) -> None:
     mine.outcomes += theirs.outcomes
     mine.value += theirs.value
     mine.open = sorted([*mine.open, *theirs.open], key=_offset_of)[-OPEN_DECISIONS_MAX:]
-    mine.shown = sorted([*mine.shown, *theirs.shown])[-OPEN_DECISIONS_MAX:]
+    mine.shown = sorted([*mine.shown, *theirs.shown])[-IMPRESSIONS_MAX:]
     if not mine.sticky_id:
         mine.sticky_id, mine.sticky_until = theirs.sticky_id, theirs.sticky_until
         mine.sticky_session, mine.sticky_request = theirs.sticky_session, theirs.sticky_request

@@ -1,0 +1,366 @@
+"""Erasure: a person's records leave the logs for good, and everything is folded again without them.
+
+    who is it? ─► scan ─► refuse them at the door, durably ─► scan ─► rewrite both logs
+                                                               ▲           │
+                          proof ◄─ scan: nothing is left ◄─ fold again ◄───┘ until a scan finds nothing
+
+The door is closed first, in the same turn of the event loop in which the person's identifiers are
+read, so nothing of theirs can come in behind the second scan. What may still come is a back end's outcome of
+a decision that is not yet gone: the scan before the fold finds it, and the decision is gone by then.
+
+Refusals are rewritten before the log, because they are recognized by what the log holds. Every step
+may be done again: an erasure that was cut short begins anew and finds what is left.
+
+What others share with the person stays theirs: see `privacy.held`. Where a device goes on being used
+by somebody else, the person's first record on it is replaced by `OwnerForgotten`, so that the others'
+profiles, holdout arms and decisions fold to what they were.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Protocol, TypeVar
+
+import msgspec
+
+from tailorbird.clock import Clock, format_time
+from tailorbird.errors import StorageError
+from tailorbird.limits import ERASURE_PASSES_MAX
+from tailorbird.live.profiles import FORGOTTEN
+from tailorbird.live.world import World
+from tailorbird.privacy.held import Finder, Held
+from tailorbird.privacy.person import Person, person_of, suppression_hashes
+from tailorbird.schema.profile import identifier_of
+from tailorbird.schema.records import LogRecord, OwnerForgotten, Suppressed, encode
+from tailorbird.stores.log import Entry, Log, Record
+
+T = TypeVar("T")
+
+_RECORDS_PER_BREATH: Final = 32  # About 0.1 ms: what the event loop may have to wait for a scan.
+_BREATH_SECONDS: Final = 0.00002
+
+
+class Installation(Protocol):
+    """What privacy needs of the engine."""
+
+    world: World
+    log: Log
+    rejects: Log
+    clock: Clock
+
+    def write(self, record: LogRecord) -> int:
+        """Log and fold one record; return its offset."""
+
+    async def durable(self) -> None:
+        """Return when everything written so far survives a power cut."""
+
+    async def refold(self) -> None:
+        """Fold the whole log into a fresh state and go on with that one, and with no other file."""
+
+
+class Found(msgspec.Struct, frozen=True, rename="camel"):
+    """How much of a person is in the stores."""
+
+    events: int = 0
+    decisions: int = 0
+    outcomes: int = 0
+    consents: int = 0
+    named_by_others: int = 0
+    """Other people's events that name the person as who they were before."""
+    refused_events: int = 0
+    profiles: int = 0
+    identifiers: int = 0
+    links: int = 0
+
+    def __add__(self, other: "Found") -> "Found":
+        """Return the counts of both."""
+        pairs = zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True)
+        return Found(*(one + two for one, two in pairs))
+
+    @property
+    def total(self) -> int:
+        """Return the sum over all stores."""
+        return sum(msgspec.structs.astuple(self))
+
+    def by_store(self) -> dict[str, dict[str, int]]:
+        """Return the counts under the store that each is in."""
+        counts = msgspec.to_builtins(self)
+        return {store: {name: counts[name] for name in names} for store, names in _STORES.items()}
+
+
+_STORES: Final = {
+    "log": ("events", "decisions", "outcomes", "consents", "namedByOthers"),
+    "rejects": ("refusedEvents",),
+    "state": ("profiles", "identifiers", "links"),
+}
+
+
+class Breather:
+    """Lets the event loop run during a long scan, and ends the scan when nobody waits for it any more."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self._count = 0
+
+    def breathe(self) -> None:
+        """Pause now and then; called for each record.
+
+        Raises:
+            StorageError: The scan was called off.
+        """
+        self._count += 1
+        if self._count % _RECORDS_PER_BREATH == 0:
+            if self.is_over:
+                raise StorageError("called off")
+            time.sleep(_BREATH_SECONDS)
+
+
+async def in_thread(work: Callable[[Breather], T]) -> T:
+    """Do blocking work beside the event loop; it is called off with the one who waits for it."""
+    breather = Breather()
+    try:
+        return await asyncio.to_thread(work, breather)
+    finally:
+        breather.is_over = True
+
+
+class Erasure:
+    """Finds and erases people in one installation."""
+
+    def __init__(self, installation: Installation, secret: bytes) -> None:
+        self.installation = installation
+        self.secret = secret
+
+    def person(self, names: Iterable[str]) -> Person:
+        """Return the person whom identifiers (`type:value`) name, as the world knows them now.
+
+        Raises:
+            ConflictError: As `person_of`.
+        """
+        return person_of(self.installation.world, names)
+
+    async def find(self, person: Person) -> Held:
+        """Return what both logs hold of a person.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        log, rejects = self.installation.log, self.installation.rejects
+        finder = Finder(person, self.secret)
+
+        def scan(breather: Breather) -> Held:
+            for record in log.read():
+                finder.take(record)
+                breather.breathe()
+            for record in rejects.read():
+                finder.take_refusal(record)
+                breather.breathe()
+            return finder.held
+
+        held = await in_thread(scan)
+        devices = {*held.owned, *person.values("anonymous_id")}
+        shared = (device for device in devices if self._is_used_by_others(device, person))
+        held.shared |= {identifier_of("anonymous_id", device) for device in shared}
+        return held
+
+    async def plan(self, names: Iterable[str]) -> dict[str, Any]:
+        """Return what an erasure would take away, store by store; nothing is changed.
+
+        Raises:
+            ConflictError: As `person_of`.
+            StorageError: The disk refused.
+        """
+        person = self.person(names)
+        held = await self.find(person)
+        person = _with_devices(person, held)
+        found = self.count(person, held)
+        return {
+            "dryRun": True,
+            "found": found.total,
+            "stores": {
+                store: {"found": sum(kinds.values()), "kinds": kinds}
+                for store, kinds in found.by_store().items()
+            },
+            "wouldSuppress": len(self._to_suppress(person, held.shared)),
+            "kept": _kept(held),
+        }
+
+    def count(self, person: Person, held: Held) -> Found:
+        """Return how much of a person is in each store: by a scan of the logs, and in the world now."""
+        world = self.installation.world
+        profiles = [world.profiles.get(profile) for profile in person.profiles]
+        known = [profile for profile in profiles if profile is not None]
+        names = person.identifiers - held.shared
+        return Found(
+            events=len(held.events),
+            decisions=len(held.decisions),
+            outcomes=len(held.outcomes),
+            consents=len(held.consents),
+            named_by_others=len(held.renamed),
+            refused_events=len(held.refusals),
+            profiles=len(known),
+            identifiers=sum(world.identifiers.get(name) is not None for name in names),
+            links=sum(len(profile.links) for profile in known),
+        )
+
+    async def erase(
+        self, names: Iterable[str], before: Person, keep: Callable[[Person], None]
+    ) -> dict[str, Any]:
+        """Erase a person and return the proof.
+
+        Args:
+            names: The identifiers (`type:value`) that were asked about.
+            before: What an earlier try, which was cut short, knew of the person; else nobody.
+            keep: Called with all that a later try needs, before anything is changed.
+
+        Raises:
+            ConflictError: As `person_of`.
+            StorageError: The disk refused, or records keep arriving; may be tried again.
+        """
+        started = self.installation.clock.now()
+        person = self.person(names).with_other(before)
+        held = await self.find(person)
+        person = _with_devices(person, held)
+        keep(person)
+        person, suppressed = self._close_door(names, person, held.shared)
+        keep(person)
+        await self.installation.durable()
+        found, removed, is_changed = await self._rewrite_until_clean(person)
+        if is_changed or before != Person():
+            await self.installation.refold()
+        held = await self.find(person)
+        remaining = self.count(person, held)
+        if remaining.total:
+            raise StorageError(f"{remaining.total} records of the person are left: {remaining}")
+        left = remaining.by_store()
+        return {
+            "found": found.total,
+            "removed": found.total,
+            "remaining": remaining.total,
+            "stores": {
+                store: {
+                    "found": sum(kinds.values()),
+                    "removed": removed.get(store, sum(kinds.values())),
+                    "remaining": sum(left[store].values()),
+                    "kinds": kinds,
+                }
+                for store, kinds in found.by_store().items()
+            },
+            "suppressed": suppressed,
+            "kept": _kept(held),
+            "recordsSearched": held.scanned,
+            "startedAt": format_time(started),
+            "finishedAt": format_time(self.installation.clock.now()),
+        }
+
+    async def _rewrite_until_clean(self, person: Person) -> tuple[Found, dict[str, int], bool]:
+        """Take a person's records out of both logs.
+
+        Returns:
+            What was found; how many records went, by log; and whether the state must be folded again.
+        """
+        found = Found()
+        removed = {"log": 0, "rejects": 0}
+        for _ in range(ERASURE_PASSES_MAX):
+            held = await self.find(person)
+            here = self.count(person, held)
+            # The state is counted once: it changes only when it is folded again.
+            found += here if not found.total else msgspec.structs.replace(
+                here, profiles=0, identifiers=0, links=0
+            )
+            if not _is_in_logs(person, held) and not self._is_damaged():
+                return found, removed, bool(found.total)
+            for store, count in (await self._rewrite(person, held)).items():
+                removed[store] += count
+        raise StorageError("records of the person keep arriving")
+
+    async def _rewrite(self, person: Person, held: Held) -> dict[str, int]:
+        """Take what was found out of both logs; return how many records went or were replaced."""
+        now = self.installation.clock.now()
+        markers = frozenset(_markers_to_drop(person, held))
+        instead = held.renamed | {
+            offset: Entry(*encode(OwnerForgotten(now, device)))
+            for device, offset in held.owned.items()
+            if identifier_of("anonymous_id", device) in held.shared
+        }
+        gone = markers.union(held.records)
+        refused = frozenset(held.refusals)
+        log, rejects = self.installation.log, self.installation.rejects
+
+        def rewrite(breather: Breather) -> dict[str, int]:
+            def is_kept(record: Record, offsets: frozenset[int]) -> bool:
+                breather.breathe()
+                return record.offset not in offsets
+
+            of_rejects = rejects.rewrite(lambda record: is_kept(record, refused))
+            of_log = log.rewrite(lambda record: is_kept(record, gone), instead)
+            return {"log": of_log + len(instead) - len(markers), "rejects": of_rejects}
+
+        return await in_thread(rewrite)
+
+    def _is_damaged(self) -> bool:
+        """Return whether a log holds bytes of which nobody can tell whose they are; rewriting drops them."""
+        logs = (self.installation.log, self.installation.rejects)
+        return any(log.health().records_corrupt for log in logs)
+
+    def _is_used_by_others(self, device: str, person: Person) -> bool:
+        """Return whether anybody else was seen on a device."""
+        identifiers = self.installation.world.identifiers
+        entry = identifiers.get(identifier_of("anonymous_id", device))
+        signed_out = identifiers.get(identifier_of("device", device))
+        if signed_out is not None and signed_out.profile not in person.profiles:
+            return True
+        if entry is None:
+            return False
+        users = {identifier_of("user_id", user) for user in person.values("user_id")}
+        others = set(entry.owners) - users - {FORGOTTEN}
+        return bool(others) or (bool(entry.profile) and entry.profile not in person.profiles)
+
+    def _to_suppress(self, person: Person, shared: set[str]) -> tuple[str, ...]:
+        already = self.installation.world.suppressed
+        hashes = suppression_hashes(self.secret, person, shared)
+        return tuple(key for key in hashes if key not in already)
+
+    def _close_door(
+        self, names: Iterable[str], person: Person, shared: set[str]
+    ) -> tuple[Person, int]:
+        """Refuse a person at the door from now on, with what was linked since; return how many hashes.
+
+        Nothing is awaited here, and a write folds what came before it: so when nobody new is found,
+        nobody new can come.
+        """
+        count = 0
+        while True:
+            person = person.with_other(self.person([*names, *person.identifiers]))
+            hashes = self._to_suppress(person, shared)
+            if not hashes:
+                return person, count
+            self.installation.write(Suppressed(self.installation.clock.now(), hashes))
+            count += len(hashes)
+
+
+def _with_devices(person: Person, held: Held) -> Person:
+    """Return the person with the devices that only they signed in on."""
+    devices = (identifier_of("anonymous_id", device) for device in held.owned)
+    return person.with_other(Person(frozenset(devices) - held.shared))
+
+
+def _markers_to_drop(person: Person, held: Held) -> list[int]:
+    """Return the `OwnerForgotten` records of the person's devices that nobody else uses any more."""
+    return [
+        offset
+        for device, offsets in held.markers.items()
+        if (name := identifier_of("anonymous_id", device)) in person.identifiers
+        and name not in held.shared
+        for offset in offsets
+    ]
+
+
+def _is_in_logs(person: Person, held: Held) -> bool:
+    is_named = held.records or held.renamed or held.refusals
+    return bool(is_named or _markers_to_drop(person, held))
+
+
+def _kept(held: Held) -> dict[str, int]:
+    """Return what stays because it is other people's."""
+    return {"sharedIdentifiers": len(held.shared), "mentionsByOthers": held.mentions}
