@@ -48,7 +48,7 @@ RULE_LENGTH_MAX: Final = 2_000  # Characters of a CEL expression.
 RULES_MAX: Final = 100
 
 DIRTY_MAX: Final = 200_000  # Changed entries not yet committed, some 500 MiB; past it, 429.
-REBUILD_CHECKPOINT_RECORDS: Final = 20_000  # Folded between two commits of a rebuild: bounds its memory.
+REBUILD_DIRTY_MAX: Final = 60_000  # Changed entries between two commits of a rebuild: bounds its memory.
 REJECTS_BYTES_MAX: Final = 1024 * 1024 * 1024  # Refused events kept since the start; past it they are counted only.
 
 # --- decide ---

@@ -74,7 +74,8 @@ class SeenIds:
 
     def checkpoint_changes(self) -> list[Change]:
         """Return the new ids."""
-        return [Change("seen", _entry(key, day), b"") for key, day in self._pending.items()]
+        prefixes = {day: f"{day:06d}|" for day in set(self._pending.values())}
+        return [Change("seen", prefixes[day] + key.hex(), b"") for key, day in self._pending.items()]
 
     def expiries(self) -> list[Expiry]:
         """Return the range of ids that are older than what is kept."""

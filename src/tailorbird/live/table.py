@@ -39,18 +39,19 @@ class Table(Generic[T]):
         self._pending: set[str] = set()
         self._committing: set[str] = set()
         self._changes: list[Change] = []
+        self._is_store_empty = store.count(name) == 0  # As in a rebuild, until its first commit.
         self._full_bytes = 0  # Too little can be dropped; not to be tried again below this.
 
     def get(self, key: str) -> T | None:
         """Return the value of `key` to read, not to change; None where there is none."""
         cache = self._cache
         if key in cache:
+            if 2 * self.cache_bytes < self._cache_bytes_max:
+                return cache[key]  # Far from full, nobody asks which entry is the oldest.
             value = cache.pop(key)
-            cache[key] = (
-                value  # The newest is last: the first ones are dropped when room is needed.
-            )
+            cache[key] = value  # The newest is last: the first ones go when room is needed.
             return value
-        payload = self._store.get(self.name, key)
+        payload = None if self._is_store_empty else self._store.get(self.name, key)
         if payload is None:
             # Who is new is asked for more than once; the second time the disk need not be.
             self._keep(key, None, _NOTHING_SIZE)
@@ -118,7 +119,8 @@ class Table(Generic[T]):
         """Encode up to `count_max` entries; return how many were."""
         done = 0
         while self._pending and done < count_max:
-            self._encode_one(next(iter(self._pending)))
+            # `pop`, not `next(iter())`, which looks for the first entry from the start each time.
+            self._encode_one(self._pending.pop())
             done += 1
         return done
 
@@ -126,6 +128,7 @@ class Table(Generic[T]):
         """Return what is to be committed, when every entry is encoded."""
         assert not self._pending, "entries are not encoded yet"
         changes, self._changes = self._changes, []
+        self._is_store_empty = self._is_store_empty and not changes
         return changes
 
     def checkpoint_done(self) -> None:
@@ -138,7 +141,7 @@ class Table(Generic[T]):
         """Take back what could not be committed, at whatever stage; the next checkpoint writes it."""
         self._dirty |= self._committing | self._pending | {change.key for change in self._changes}
         self._committing, self._pending, self._changes = set(), set(), []
-        self._is_full = False
+        self._full_bytes = 0
 
     def _encode_one(self, key: str) -> None:
         self._pending.discard(key)

@@ -83,6 +83,7 @@ def exposed(state: PolicyState, arm: str, *, is_rewarded: bool) -> None:
     sums.exposed += 1
     sums.rewarded_exposed += is_rewarded
     if is_rewarded:
+        state.counted += 1
         publish(state)
     else:
         _counted(state)

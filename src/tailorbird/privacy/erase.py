@@ -16,10 +16,8 @@ by somebody else, the person's first record on it is replaced by `OwnerForgotten
 profiles, holdout arms and decisions fold to what they were.
 """
 
-import asyncio
-import time
-from collections.abc import Callable, Iterable
-from typing import Any, Final, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -29,15 +27,11 @@ from tailorbird.limits import ERASURE_PASSES_MAX
 from tailorbird.live.profiles import FORGOTTEN
 from tailorbird.live.world import World
 from tailorbird.privacy.held import Finder, Held
-from tailorbird.privacy.person import Person, person_of, suppression_hashes
+from tailorbird.privacy.person import Person, person_of, to_suppress
+from tailorbird.privacy.scan import Breather, in_thread
 from tailorbird.schema.profile import identifier_of
 from tailorbird.schema.records import LogRecord, OwnerForgotten, Suppressed, encode
 from tailorbird.stores.log import Entry, Log, Record
-
-T = TypeVar("T")
-
-_RECORDS_PER_BREATH: Final = 32  # About 0.1 ms: what the event loop may have to wait for a scan.
-_BREATH_SECONDS: Final = 0.00002
 
 
 class Installation(Protocol):
@@ -95,35 +89,6 @@ _STORES: Final = {
 }
 
 
-class Breather:
-    """Lets the event loop run during a long scan, and ends the scan when nobody waits for it any more."""
-
-    def __init__(self) -> None:
-        self.is_over = False
-        self._count = 0
-
-    def breathe(self) -> None:
-        """Pause now and then; called for each record.
-
-        Raises:
-            StorageError: The scan was called off.
-        """
-        self._count += 1
-        if self._count % _RECORDS_PER_BREATH == 0:
-            if self.is_over:
-                raise StorageError("called off")
-            time.sleep(_BREATH_SECONDS)
-
-
-async def in_thread(work: Callable[[Breather], T]) -> T:
-    """Do blocking work beside the event loop; it is called off with the one who waits for it."""
-    breather = Breather()
-    try:
-        return await asyncio.to_thread(work, breather)
-    finally:
-        breather.is_over = True
-
-
 class Erasure:
     """Finds and erases people in one installation."""
 
@@ -159,8 +124,8 @@ class Erasure:
 
         held = await in_thread(scan)
         devices = {*held.owned, *person.values("anonymous_id")}
-        shared = (device for device in devices if self._is_used_by_others(device, person))
-        held.shared |= {identifier_of("anonymous_id", device) for device in shared}
+        used = (device for device in devices if self._is_used_by_others(device, person))
+        held.shared |= {identifier_of("anonymous_id", device) for device in used}
         return held
 
     async def plan(self, names: Iterable[str]) -> dict[str, Any]:
@@ -181,7 +146,7 @@ class Erasure:
                 store: {"found": sum(kinds.values()), "kinds": kinds}
                 for store, kinds in found.by_store().items()
             },
-            "wouldSuppress": len(self._to_suppress(person, held.shared)),
+            "wouldSuppress": len(to_suppress(self.installation.world, self.secret, person, held.shared)),
             "kept": _kept(held),
         }
 
@@ -204,14 +169,14 @@ class Erasure:
         )
 
     async def erase(
-        self, names: Iterable[str], before: Person, keep: Callable[[Person], None]
+        self, names: Iterable[str], before: Person, keep: Callable[[Person], Awaitable[None]]
     ) -> dict[str, Any]:
         """Erase a person and return the proof.
 
         Args:
             names: The identifiers (`type:value`) that were asked about.
             before: What an earlier try, which was cut short, knew of the person; else nobody.
-            keep: Called with all that a later try needs, before anything is changed.
+            keep: Awaited with all that a later try needs, before anything is changed.
 
         Raises:
             ConflictError: As `person_of`.
@@ -221,9 +186,9 @@ class Erasure:
         person = self.person(names).with_other(before)
         held = await self.find(person)
         person = _with_devices(person, held)
-        keep(person)
+        await keep(person)
         person, suppressed = self._close_door(names, person, held.shared)
-        keep(person)
+        await keep(person)
         await self.installation.durable()
         found, removed, is_changed = await self._rewrite_until_clean(person)
         if is_changed or before != Person():
@@ -265,8 +230,10 @@ class Erasure:
             held = await self.find(person)
             here = self.count(person, held)
             # The state is counted once: it changes only when it is folded again.
-            found += here if not found.total else msgspec.structs.replace(
-                here, profiles=0, identifiers=0, links=0
+            found += (
+                here
+                if not found.total
+                else msgspec.structs.replace(here, profiles=0, identifiers=0, links=0)
             )
             if not _is_in_logs(person, held) and not self._is_damaged():
                 return found, removed, bool(found.total)
@@ -316,11 +283,6 @@ class Erasure:
         others = set(entry.owners) - users - {FORGOTTEN}
         return bool(others) or (bool(entry.profile) and entry.profile not in person.profiles)
 
-    def _to_suppress(self, person: Person, shared: set[str]) -> tuple[str, ...]:
-        already = self.installation.world.suppressed
-        hashes = suppression_hashes(self.secret, person, shared)
-        return tuple(key for key in hashes if key not in already)
-
     def _close_door(
         self, names: Iterable[str], person: Person, shared: set[str]
     ) -> tuple[Person, int]:
@@ -332,7 +294,7 @@ class Erasure:
         count = 0
         while True:
             person = person.with_other(self.person([*names, *person.identifiers]))
-            hashes = self._to_suppress(person, shared)
+            hashes = to_suppress(self.installation.world, self.secret, person, shared)
             if not hashes:
                 return person, count
             self.installation.write(Suppressed(self.installation.clock.now(), hashes))

@@ -13,9 +13,10 @@ import msgspec
 from tailorbird.clock import format_time
 from tailorbird.errors import Fault, InvalidInputError
 from tailorbird.live.decision_ids import decision_id
-from tailorbird.privacy.erase import Breather, Erasure, in_thread
+from tailorbird.privacy.erase import Erasure
 from tailorbird.privacy.held import Held
 from tailorbird.privacy.person import Person, values_named
+from tailorbird.privacy.scan import Breather, in_thread
 from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.events import LoggedEvent, LoggedOutcome
 from tailorbird.schema.profile import Profile
@@ -34,7 +35,7 @@ class Export(NamedTuple):
     """An export: the document as JSON, and how many records it holds."""
 
     document: bytes
-    count: int
+    records_count: int
 
 
 class Exporter:
@@ -57,7 +58,9 @@ class Exporter:
         held = await erasure.find(person)
         log, rejects = erasure.installation.log, erasure.installation.rejects
         records = await in_thread(lambda breather: _read(log, held, bytes_max, breather))
-        refusals = await in_thread(lambda _: [_refusal(rejects, offset, person) for offset in held.refusals])
+        refusals = await in_thread(
+            lambda _: [_refusal(rejects, offset, person) for offset in held.refusals]
+        )
         document = {
             "subject": _subject(person),
             "exportedAt": format_time(erasure.installation.clock.now()),
@@ -69,8 +72,12 @@ class Exporter:
                 for offset, record in records
                 if isinstance(record, LoggedDecision)
             ],
-            "outcomes": [_outcome(record) for _, record in records if isinstance(record, LoggedOutcome)],
-            "consents": [_consent(record) for _, record in records if isinstance(record, ConsentChanged)],
+            "outcomes": [
+                _outcome(record) for _, record in records if isinstance(record, LoggedOutcome)
+            ],
+            "consents": [
+                _consent(record) for _, record in records if isinstance(record, ConsentChanged)
+            ],
             "refusals": [refusal for refusal in refusals if refusal is not None],
         }
         return Export(msgspec.json.encode(document), len(records) + len(held.refusals))
@@ -92,7 +99,9 @@ def _read(
             size += len(record.payload)
             if bytes_max is not None and size > bytes_max:
                 rule = f"at most {bytes_max} bytes in one answer; `tailorbird profile export` has no bound"
-                raise InvalidInputError(Fault("subject_identities", rule, f"more than {size} bytes"))
+                raise InvalidInputError(
+                    Fault("subject_identities", rule, f"more than {size} bytes")
+                )
             records.append((offset, decode(record.kind, record.payload)))
         breather.breathe()
     return records

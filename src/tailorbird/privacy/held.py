@@ -72,7 +72,6 @@ class Held(msgspec.Struct):
         return sorted([*self.events, *self.decisions, *self.outcomes, *self.consents])
 
 
-
 class Finder:
     """Finds one person's records among those that it is shown, oldest first."""
 
@@ -297,5 +296,7 @@ def _without_previous(logged: LoggedEvent) -> Entry:
     if fields.get("type") == "alias" and known(fields.get("userId")) is not None:
         # The fold takes an alias for its user alone; without the name it must not join the device.
         fields.pop("anonymousId", None)
-    renamed = LoggedEvent(logged.r, logged.t, logged.m, msgspec.Raw(_encoder.encode(fields)), logged.gpc)
+    renamed = LoggedEvent(
+        logged.r, logged.t, logged.m, msgspec.Raw(_encoder.encode(fields)), logged.gpc
+    )
     return Entry(_EVENT_KIND, _encoder.encode(renamed))

@@ -13,8 +13,8 @@ import msgspec
 from tailorbird.errors import Fault, InvalidInputError
 from tailorbird.limits import IDENTIFIER_LENGTH_MAX, IDENTITIES_MAX
 from tailorbird.live.profiles import is_blocked
-from tailorbird.privacy.erase import Breather
 from tailorbird.privacy.person import normalized
+from tailorbird.privacy.scan import Breather
 from tailorbird.schema.profile import identifier_of
 from tailorbird.stores.state import StateStore
 
@@ -67,7 +67,11 @@ def check_identities(identities: list[Identity]) -> None:
     if not 1 <= len(identities) <= IDENTITIES_MAX:
         rule = f"from one to {IDENTITIES_MAX} identities"
         raise InvalidInputError(Fault(path, rule, len(identities)))
-    faults = [fault for i, identity in enumerate(identities) for fault in _faults(identity, f"{path}[{i}]")]
+    faults = [
+        fault
+        for i, identity in enumerate(identities)
+        for fault in _faults(identity, f"{path}[{i}]")
+    ]
     if faults:
         raise InvalidInputError(*faults)
 

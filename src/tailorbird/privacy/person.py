@@ -78,19 +78,22 @@ def person_of(world: World, names: Iterable[str]) -> Person:
     return Person(frozenset(identifiers), frozenset(profiles))
 
 
-def suppression_hashes(secret: bytes, person: Person, shared: Iterable[str]) -> tuple[str, ...]:
-    """Return the hashes under which the door refuses the person; what is `shared` with others is left out.
+def to_suppress(
+    world: World, secret: bytes, person: Person, shared: Iterable[str]
+) -> tuple[str, ...]:
+    """Return the hashes under which the door is to refuse a person and does not yet.
 
-    A value is refused as a user id and as an anonymous id, whatever it was: a client that sends it in
-    the other field, as `previousId` or as `targetingKey`, means the same person.
+    A value is refused as a user id and as an anonymous id, whatever it was: a client that sends it
+    in the other field, as `previousId` or as `targetingKey`, means the same person. What is
+    `shared` with others is let in.
     """
-    kept = set(shared)
     found: set[str] = set()
-    for name in person.identifiers - kept:
+    for name in person.identifiers - set(shared):
         kind, _, value = name.partition(":")
         if kind != "device":
             found |= suppressed_spellings(kind, value)
-    return tuple(sorted(suppression_hash(secret, name) for name in found))
+    hashes = {suppression_hash(secret, name) for name in found}
+    return tuple(sorted(hashes - world.suppressed))
 
 
 def suppressed_spellings(kind: str, value: str) -> set[str]:
