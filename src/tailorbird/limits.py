@@ -10,7 +10,7 @@ MESSAGE_ID_LENGTH_MAX: Final = 100
 IDENTIFIER_LENGTH_MAX: Final = 500  # Segment's cap on group ids; no real id is longer.
 EVENT_NAME_LENGTH_MAX: Final = 500
 NESTING_MAX: Final = 32  # Deeper JSON is an attack, not an event; Segment's own spec uses four levels.
-CONTEXT_BYTES_MAX: Final = 32 * 1024  # What a request says of its visitor's surroundings; as much as an event.
+CONTEXT_BYTES_MAX: Final = 32 * 1024  # What a request says of the visitor's surroundings; an event's size.
 DEDUPLICATION_DAYS: Final = 2  # Days kept, the present one included: at least 24 h back at any moment.
 
 # --- every door ---
@@ -29,7 +29,7 @@ PENDING_BYTES_MAX: Final = 64 * 1024 * 1024  # Not yet synced: some 100,000 even
 SEGMENT_BYTES: Final = 64 * 1024 * 1024  # One read in a second; erasure rewrites whole segments.
 
 # --- state ---
-CHECKPOINT_SECONDS: Final = 15.0  # What comes in that time is folded again after a crash: seconds, at full load.
+CHECKPOINT_SECONDS: Final = 15.0  # What comes in that time is folded again after a crash.
 CHECKPOINT_SLICE: Final = 40  # Profiles encoded per turn of the event loop: about 0.4 ms.
 RECENT_EVENTS_MAX: Final = 50  # The ring of a profile; sequence models gain little past fifty.
 COUNTER_KEYS_MAX: Final = 64  # Event types and categories counted per profile; the least used goes.
@@ -49,7 +49,7 @@ RULES_MAX: Final = 100
 
 DIRTY_MAX: Final = 200_000  # Changed entries not yet committed, some 500 MiB; past it, 429.
 REBUILD_DIRTY_MAX: Final = 60_000  # Changed entries between two commits of a rebuild: bounds its memory.
-REJECTS_BYTES_MAX: Final = 1024 * 1024 * 1024  # Refused events kept since the start; past it they are counted only.
+REJECTS_BYTES_MAX: Final = 1024 * 1024 * 1024  # Refused events kept; past it they are only counted.
 
 # --- decide ---
 DEADLINE_MS_DEFAULT: Final = 50.0

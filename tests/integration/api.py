@@ -68,7 +68,10 @@ class Api:
         """Return the refused events with a larger offset than `after`."""
         found: list[Json] = []
         while True:
-            page = self.admin.get("/admin/v1/rejects", params={"after": after, "limit": 1000} if after >= 0 else {"limit": 1000})
+            page = self.admin.get(
+                "/admin/v1/rejects",
+                params={"after": after, "limit": 1000} if after >= 0 else {"limit": 1000},
+            )
             rows = page.json()["rejects"]
             found += rows
             if len(rows) < 1000:
@@ -152,7 +155,12 @@ class Api:
 
 def request(method: str, path: str, body: bytes = b"", *headers: str, version: str = "1.1") -> bytes:
     """Return the bytes of a request with a length, and what else is given."""
-    lines = [f"{method} {path} HTTP/{version}", "Host: shop.example", f"Content-Length: {len(body)}", *headers]
+    lines = [
+        f"{method} {path} HTTP/{version}",
+        "Host: shop.example",
+        f"Content-Length: {len(body)}",
+        *headers,
+    ]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
@@ -174,7 +182,10 @@ def in_batches(events: list[Json], count: int) -> Iterable[list[Json]]:
 
 def _client(server: Server, key: str) -> httpx.Client:
     return httpx.Client(
-        base_url=server.url, timeout=SECONDS_MAX, headers={"authorization": f"Bearer {key}"}, trust_env=False
+        base_url=server.url,
+        timeout=SECONDS_MAX,
+        headers={"authorization": f"Bearer {key}"},
+        trust_env=False,
     )
 
 

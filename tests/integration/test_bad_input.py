@@ -7,10 +7,11 @@ from urllib.parse import quote
 
 import msgspec
 import pytest
-from tailorbird.collect.collector import Reject
-from tailorbird.stores.segments import SegmentLog
 from tests.integration.api import Api, encoded, request, statuses
 from tests.serving import Server
+
+from tailorbird.collect.collector import Reject
+from tailorbird.stores.segments import SegmentLog
 
 GOOD = {"type": "track", "event": "Product Viewed", "userId": "bad-input-good"}
 HUGE = "9" * 400
@@ -66,31 +67,49 @@ BAD_EVENTS = [
     pytest.param(encoded(GOOD | {"userId": {"a": 1}}), "userId", "Expected `str", id="a map as user id"),
     pytest.param(encoded(GOOD | {"userId": True}), "userId", "Expected `str", id="a boolean as user id"),
     pytest.param(encoded(GOOD | {"userId": "u" * 10_000}), "userId", "at most 500", id="a long user id"),
-    pytest.param(encoded(GOOD | {"messageId": "m" * 101}), "messageId", "at most 100", id="a long message id"),
-    pytest.param(encoded(GOOD | {"properties": "none"}), "properties", "Expected `object", id="text as properties"),
-    pytest.param(encoded(GOOD | {"properties": [1]}), "properties", "Expected `object", id="a list as properties"),
+    pytest.param(
+        encoded(GOOD | {"messageId": "m" * 101}), "messageId", "at most 100", id="a long message id"
+    ),
+    pytest.param(
+        encoded(GOOD | {"properties": "none"}), "properties", "Expected `object", id="text as properties"
+    ),
+    pytest.param(
+        encoded(GOOD | {"properties": [1]}), "properties", "Expected `object", id="a list as properties"
+    ),
     pytest.param(encoded(GOOD | {"traits": 3}), "traits", "Expected `object", id="a number as traits"),
     pytest.param(encoded(GOOD | {"timestamp": "soon"}), "timestamp", "ISO 8601", id="a time that is none"),
     pytest.param(encoded(GOOD | {"timestamp": 1700000000}), "timestamp", "ISO 8601", id="a time as a number"),
-    pytest.param(encoded(GOOD | {"timestamp": "99999-01-01T00:00:00Z"}), "timestamp", "ISO 8601", id="year 99999"),
+    pytest.param(
+        encoded(GOOD | {"timestamp": "99999-01-01T00:00:00Z"}), "timestamp", "ISO 8601", id="year 99999"
+    ),
     pytest.param(encoded(GOOD | {"timestamp": "2999-01-01T00:00:00Z"}), "timestamp", "2100", id="year 2999"),
     pytest.param(encoded(GOOD | {"timestamp": "1899-01-01T00:00:00Z"}), "timestamp", "1970", id="year 1899"),
     pytest.param(
-        encoded(GOOD | {"timestamp": "2024-01-01T00:00:00Z", "sentAt": "never"}), "sentAt", "ISO 8601",
+        encoded(GOOD | {"timestamp": "2024-01-01T00:00:00Z", "sentAt": "never"}),
+        "sentAt",
+        "ISO 8601",
         id="a time of sending that is none",
     ),
-    pytest.param(encoded(GOOD | {"properties": {"x": "y" * 33_000}}), "event", "32768 bytes", id="more than 32 KB"),
-    pytest.param(b'{"event":"x","userId":"u","properties":{"n":%b}}' % DEEP.encode(), "event", "32 levels", id="deep"),
+    pytest.param(
+        encoded(GOOD | {"properties": {"x": "y" * 33_000}}), "event", "32768 bytes", id="more than 32 KB"
+    ),
+    pytest.param(
+        b'{"event":"x","userId":"u","properties":{"n":%b}}' % DEEP.encode(), "event", "32 levels", id="deep"
+    ),
     pytest.param(b"[" * 100_000, "event", "", id="a hundred thousand brackets"),
     pytest.param(b'{"event":"x","userId":"u","properties":{"n":NaN}}', "body", "malformed", id="NaN"),
     pytest.param(b'{"event":"x","userId":"u","properties":{"n":1e999}}', "[...][...]", "range", id="1e999"),
     pytest.param(
-        b'{"event":"x","userId":"u","properties":{"n":%b}}' % HUGE.encode(), "event.properties.n", "64 bits",
+        b'{"event":"x","userId":"u","properties":{"n":%b}}' % HUGE.encode(),
+        "event.properties.n",
+        "64 bits",
         id="an integer of 400 digits",
     ),
-    pytest.param(b'{"event":"x","userId":%b}' % HUGE.encode(), "event.userId", "64 bits", id="400 digits as user id"),
+    pytest.param(
+        b'{"event":"x","userId":%b}' % HUGE.encode(), "event.userId", "64 bits", id="400 digits as user id"
+    ),
     pytest.param(rb'{"event":"x","userId":"a\ud800b"}', "body", "", id="half a surrogate pair"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("body", "path", "rule"), BAD_EVENTS)
@@ -107,9 +126,12 @@ def test_a_bad_event_is_refused_by_name_and_kept(api, body, path, rule):
 
 @pytest.mark.parametrize(
     ("call", "path"),
-    [({"type": "alias", "userId": "u"}, "previousId"), ({"type": "group", "userId": "u"}, "groupId"),
-     ({"type": "dance", "userId": "u"}, "type")],
-)  # fmt: skip
+    [
+        ({"type": "alias", "userId": "u"}, "previousId"),
+        ({"type": "group", "userId": "u"}, "groupId"),
+        ({"type": "dance", "userId": "u"}, "type"),
+    ],
+)
 def test_each_call_needs_what_makes_it_usable(api, call, path):
     assert_refused(api.write.post("/v1/batch", json={"batch": [call]}), path)
 
@@ -133,10 +155,15 @@ BAD_BATCHES = [
     pytest.param(encoded({"batch": [], "context": "x"}), "context", id="text as context"),
     pytest.param(encoded({"batch": [GOOD], "context": {"x": "y" * 40_000}}), "context", id="a large context"),
     pytest.param(b'{"batch":[],"context":{"a":%b}}' % DEEP.encode(), "body", id="a deep context"),
-    pytest.param(b'{"batch":[],"context":{"traits":{"n":%b}}}' % HUGE.encode(), "body.context.traits.n",
-                 id="a context with 400 digits"),
-    pytest.param(encoded({"batch": [GOOD | {"properties": {"x": "y" * 600}}] * 1000}), "body", id="more than 500 KB"),
-]  # fmt: skip
+    pytest.param(
+        b'{"batch":[],"context":{"traits":{"n":%b}}}' % HUGE.encode(),
+        "body.context.traits.n",
+        id="a context with 400 digits",
+    ),
+    pytest.param(
+        encoded({"batch": [GOOD | {"properties": {"x": "y" * 600}}] * 1000}), "body", id="more than 500 KB"
+    ),
+]
 
 
 @pytest.mark.parametrize(("body", "path"), BAD_BATCHES)
@@ -178,7 +205,10 @@ def test_an_empty_batch_is_fine(api):
         pytest.param({"timestamp": "2024-01-01T00:00:00+14:00"}, id="with an offset"),
         pytest.param({"timestamp": "2024-01-01"}, id="without a time of day"),
         pytest.param({"timestamp": "1970-01-01T00:00:00Z"}, id="the first of all"),
-        pytest.param({"timestamp": "2024-01-01T00:00:00Z", "sentAt": "1970-01-01T00:00:00Z"}, id="a wrong clock"),
+        pytest.param(
+            {"timestamp": "2024-01-01T00:00:00Z", "sentAt": "1970-01-01T00:00:00Z"},
+            id="a wrong clock",
+        ),
         pytest.param({"timestamp": ""}, id="empty"),
     ],
 )
@@ -194,7 +224,9 @@ def test_odd_times_are_understood_and_never_lie_in_the_future(api, fields):
 
 def test_unknown_fields_and_repeated_keys_are_no_harm(api):
     who = api.name("odd")
-    body = f'{{"event":"First","event":"Last Of Two","userId":"{who}","flavour":{{"a":[1]}},"_metadata":null}}'
+    body = (
+        f'{{"event":"First","event":"Last Of Two","userId":"{who}","flavour":{{"a":[1]}},"_metadata":null}}'
+    )
     assert api.write.post("/v1/track", content=body).status_code == 200
     assert [event["event"] for event in api.profile(f"user_id:{who}")["recentEvents"]] == ["Last Of Two"]
 
@@ -205,7 +237,10 @@ def test_numbers_as_ids_are_taken_as_text(api, value):
     assert api.profile(f"user_id:{value}") is not None
 
 
-@pytest.mark.parametrize("value", ["null", "undefined", "NaN", "anonymous", "-1", "00000000-0000-0000-0000-000000000000", " "])
+@pytest.mark.parametrize(
+    "value",
+    ["null", "undefined", "NaN", "anonymous", "-1", "00000000-0000-0000-0000-000000000000", " "],
+)
 def test_placeholders_identify_nobody(api, value):
     api.send(GOOD | {"userId": value}, {"type": "identify", "userId": value, "anonymousId": value})
     assert api.profile(f"user_id:{value}") is None
@@ -229,12 +264,27 @@ def test_refused_events_can_be_replayed_after_a_fix(tmp_path):
     """The fix is simulated: the log of refusals holds events that today's rules let in."""
     server = Server(tmp_path / "data")
     fixed = [
-        Reject(1.0, "/v1/track", "event", "an old rule", "", '{"event":"Bought","userId":"back","messageId":"b1"}'),
-        Reject(1.0, "/v1/batch", "body", "an old rule", "", '{"type":"page","userId":"back","messageId":"b2"}'),
-        Reject(1.0, "/v1/batch", "batch", "an old rule", "",
-               '{"batch":[{"type":"page","userId":"back","messageId":"b3"},{"type":"page","userId":"back","messageId":"b2"}]}'),
+        Reject(
+            1.0,
+            "/v1/track",
+            "event",
+            "an old rule",
+            "",
+            '{"event":"Bought","userId":"back","messageId":"b1"}',
+        ),
+        Reject(
+            1.0, "/v1/batch", "body", "an old rule", "", '{"type":"page","userId":"back","messageId":"b2"}'
+        ),
+        Reject(
+            1.0,
+            "/v1/batch",
+            "batch",
+            "an old rule",
+            "",
+            '{"batch":[{"type":"page","userId":"back","messageId":"b3"},{"type":"page","userId":"back","messageId":"b2"}]}',
+        ),
         Reject(1.0, "/v1/batch", "body", "still broken", "", "{"),
-    ]  # fmt: skip
+    ]
     log = SegmentLog(server.data_dir / "rejects")
     for reject in fixed:
         log.append(0, msgspec.json.encode(reject))
@@ -285,7 +335,9 @@ def test_gzip_is_unpacked_with_or_without_its_header_whatever_the_content_type(a
         {"content-encoding": "gzip"},
     ):
         who = api.name("zip")
-        answer = api.write.post("/v1/track", content=gzip.compress(encoded(GOOD | {"userId": who})), headers=headers)
+        answer = api.write.post(
+            "/v1/track", content=gzip.compress(encoded(GOOD | {"userId": who})), headers=headers
+        )
         assert answer.json() == {"success": True}
         assert api.profile(f"user_id:{who}") is not None
 
@@ -306,7 +358,12 @@ def test_a_gzip_bomb_is_refused_before_it_grows(api, path):
 
 @pytest.mark.parametrize(
     "packed",
-    [gzip.compress(encoded(GOOD))[:-3], gzip.compress(encoded(GOOD))[:12], b"\x1f\x8b", b"\x1f\x8bnot gzip at all"],
+    [
+        gzip.compress(encoded(GOOD))[:-3],
+        gzip.compress(encoded(GOOD))[:12],
+        b"\x1f\x8b",
+        b"\x1f\x8bnot gzip at all",
+    ],
     ids=["cut at the end", "cut in the middle", "two bytes", "not gzip"],
 )
 def test_gzip_that_is_not_whole_is_refused(api, packed):
@@ -320,7 +377,9 @@ def test_a_body_that_says_gzip_and_is_none_is_refused(api):
 
 @pytest.mark.parametrize("path", ["/v1/batch", "/v1/decide", "/admin/v1/items"])
 def test_more_than_8_mib_is_refused(api, path):
-    answer = api.admin.request("PUT" if "items" in path else "POST", path, content=b" " * (8 * 1024 * 1024 + 1))
+    answer = api.admin.request(
+        "PUT" if "items" in path else "POST", path, content=b" " * (8 * 1024 * 1024 + 1)
+    )
     assert answer.status_code in (400, 413)
     assert answer.headers["content-type"] == PROBLEM
     assert "at most 8388608 bytes" in answer.json()["detail"]
@@ -330,7 +389,12 @@ def test_more_than_8_mib_is_refused(api, path):
 
 
 def test_events_need_a_key_and_a_known_one(api, server):
-    for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Basic !!!"}, {"x-write-key": "wrong"}):
+    for headers in (
+        {},
+        {"authorization": "Bearer wrong"},
+        {"authorization": "Basic !!!"},
+        {"x-write-key": "wrong"},
+    ):
         answer = _anonymous(api, headers, encoded(GOOD))
         assert answer.status_code == 401, headers
         assert answer.headers["content-type"] == PROBLEM
@@ -350,11 +414,17 @@ def _anonymous(api, headers, body):
 
 @pytest.mark.parametrize(
     ("method", "path", "role"),
-    [("GET", "/admin/v1/placements", "write"), ("PUT", "/admin/v1/items", "write"),
-     ("GET", "/admin/v1/profiles/user_id:x", "write"), ("GET", "/admin/v1/decisions/d-0-0", "write"),
-     ("GET", "/admin/v1/readouts", "write"), ("POST", "/v1/outcomes", "write"),
-     ("GET", "/admin/v1/rejects", "back_end"), ("POST", "/admin/v1/rejects/replay", "back_end")],
-)  # fmt: skip
+    [
+        ("GET", "/admin/v1/placements", "write"),
+        ("PUT", "/admin/v1/items", "write"),
+        ("GET", "/admin/v1/profiles/user_id:x", "write"),
+        ("GET", "/admin/v1/decisions/d-0-0", "write"),
+        ("GET", "/admin/v1/readouts", "write"),
+        ("POST", "/v1/outcomes", "write"),
+        ("GET", "/admin/v1/rejects", "back_end"),
+        ("POST", "/admin/v1/rejects/replay", "back_end"),
+    ],
+)
 def test_a_key_may_not_do_more_than_its_role(api, method, path, role):
     answer = getattr(api, role).request(method, path, json={})
     assert answer.status_code == 403
@@ -372,28 +442,58 @@ BAD_REQUESTS = [
     pytest.param(encoded({"placements": [{"key": "x"}] * 51}), "placements", id="51 asked for"),
     pytest.param(encoded({"placements": ["x"]}), "placements[0]", id="text as placement"),
     pytest.param(encoded({"placements": [{"key": 3}]}), "placements[0].key", id="a number as key"),
-    pytest.param(encoded({"placements": [{"key": "x", "count": -1}]}), "placements[0].count", id="a negative count"),
-    pytest.param(encoded({"placements": [{"key": "x", "count": 0}]}), "placements[0].count", id="a count of none"),
-    pytest.param(encoded({"placements": [{"key": "x", "count": 10**9}]}), "placements[0].count", id="a huge count"),
-    pytest.param(encoded({"placements": [{"key": "x", "count": 1.5}]}), "placements[0].count", id="half an item"),
-    pytest.param(encoded({"placements": [{"key": "x", "exclude": [1]}]}), "placements[0].exclude[0]", id="a number out"),
-    pytest.param(encoded({"placements": [{"key": "x", "exclude": ["i"] * 1001}]}), "placements[0].exclude",
-                 id="1001 excluded"),
-    pytest.param(encoded({"placements": [{"key": "x"}], "visitor": {"userId": 7}}), "visitor.userId", id="a number id"),
-    pytest.param(encoded({"placements": [{"key": "x"}], "visitor": {"userId": ""}}), "visitor.userId", id="an empty id"),
-    pytest.param(encoded({"placements": [{"key": "x"}], "visitor": {"userId": "u" * 10_000}}), "visitor.userId",
-                 id="a long id"),
+    pytest.param(
+        encoded({"placements": [{"key": "x", "count": -1}]}), "placements[0].count", id="a negative count"
+    ),
+    pytest.param(
+        encoded({"placements": [{"key": "x", "count": 0}]}), "placements[0].count", id="a count of none"
+    ),
+    pytest.param(
+        encoded({"placements": [{"key": "x", "count": 10**9}]}), "placements[0].count", id="a huge count"
+    ),
+    pytest.param(
+        encoded({"placements": [{"key": "x", "count": 1.5}]}), "placements[0].count", id="half an item"
+    ),
+    pytest.param(
+        encoded({"placements": [{"key": "x", "exclude": [1]}]}), "placements[0].exclude[0]", id="a number out"
+    ),
+    pytest.param(
+        encoded({"placements": [{"key": "x", "exclude": ["i"] * 1001}]}),
+        "placements[0].exclude",
+        id="1001 excluded",
+    ),
+    pytest.param(
+        encoded({"placements": [{"key": "x"}], "visitor": {"userId": 7}}), "visitor.userId", id="a number id"
+    ),
+    pytest.param(
+        encoded({"placements": [{"key": "x"}], "visitor": {"userId": ""}}), "visitor.userId", id="an empty id"
+    ),
+    pytest.param(
+        encoded({"placements": [{"key": "x"}], "visitor": {"userId": "u" * 10_000}}),
+        "visitor.userId",
+        id="a long id",
+    ),
     pytest.param(encoded({"placements": [{"key": "x"}], "visitor": []}), "visitor", id="a list as visitor"),
     pytest.param(encoded({"placements": [{"key": "x"}], "context": "page"}), "context", id="text as context"),
-    pytest.param(encoded({"placements": [{"key": "x"}], "deadlineMs": -1}), "deadlineMs", id="a negative deadline"),
+    pytest.param(
+        encoded({"placements": [{"key": "x"}], "deadlineMs": -1}), "deadlineMs", id="a negative deadline"
+    ),
     pytest.param(b'{"placements":[{"key":"x"}],"deadlineMs":1e999}', "deadlineMs", id="an infinite deadline"),
     pytest.param(b'{"placements":[{"key":"x"}],"context":{"n":%b}}' % DEEP.encode(), "body", id="deep"),
-    pytest.param(b'{"placements":[{"key":"x"}],"context":{"n":%b}}' % HUGE.encode(), "body.context.n", id="400 digits"),
-    pytest.param(b'{"placements":[{"key":"x"}],"context":{"n":%b}}' % (b"[" * 900 + b"]" * 900), "body", id="900 deep"),
-    pytest.param(encoded({"placements": [{"key": "x"}], "context": {"n": [1] * 20_000}}), "context", id="a large context"),
+    pytest.param(
+        b'{"placements":[{"key":"x"}],"context":{"n":%b}}' % HUGE.encode(), "body.context.n", id="400 digits"
+    ),
+    pytest.param(
+        b'{"placements":[{"key":"x"}],"context":{"n":%b}}' % (b"[" * 900 + b"]" * 900), "body", id="900 deep"
+    ),
+    pytest.param(
+        encoded({"placements": [{"key": "x"}], "context": {"n": [1] * 20_000}}),
+        "context",
+        id="a large context",
+    ),
     pytest.param(encoded({"placements": [{"key": "x"}], "at": "then"}), "at", id="a time that is none"),
     pytest.param(encoded({"placements": [{"key": "x"}], "at": "2024-13-01T00:00:00Z"}), "at", id="month 13"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("body", "path"), BAD_REQUESTS)
@@ -425,11 +525,21 @@ def test_a_visitor_without_a_name_gets_a_contextual_answer(api, hero, visitor):
     assert answer["decisions"][0]["choices"][0]["id"] in ("a", "b")
 
 
-@pytest.mark.parametrize("parameters", [
-    {}, {"placement": ""}, {"placement": "HERO", "count": "-1"}, {"placement": "HERO", "count": "ten"},
-    {"placement": "HERO", "count": "1e1"}, {"placement": "HERO", "count": "9" * 400}, {"placement": "HERO", "count": "٣"},
-    {"placement": "HERO", "userId": "u" * 10_000}, {"placement": "HERO", "format": "xml"}, {"placement": "HERO", "at": "x"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"placement": ""},
+        {"placement": "HERO", "count": "-1"},
+        {"placement": "HERO", "count": "ten"},
+        {"placement": "HERO", "count": "1e1"},
+        {"placement": "HERO", "count": "9" * 400},
+        {"placement": "HERO", "count": "٣"},
+        {"placement": "HERO", "userId": "u" * 10_000},
+        {"placement": "HERO", "format": "xml"},
+        {"placement": "HERO", "at": "x"},
+    ],
+)
 def test_a_bad_query_for_a_decision_is_refused(api, hero, parameters):
     named = {name: value.replace("HERO", hero) for name, value in parameters.items()}
     answer = api.back_end.get("/v1/decide", params=named)
@@ -460,7 +570,10 @@ def test_a_rule_that_fails_at_run_time_is_taken_as_not_matching(api):
 
 
 def test_a_list_rule_that_fails_at_run_time_is_taken_as_not_matching(api, shelf):
-    rules = [{"name": "bad", "when": "item.nothing > context.limit"}, {"name": "also", "when": "item.margin > 1.0"}]
+    rules = [
+        {"name": "bad", "when": "item.nothing > context.limit"},
+        {"name": "also", "when": "item.margin > 1.0"},
+    ]
     key = api.declare(kind="list", candidates={"query": "'shelf' in item.tags"}, rules=rules)
     decision = api.choose(key, userId="u", explain=True)
     assert len(decision["choices"]) == 3
@@ -495,7 +608,11 @@ def test_an_item_that_disappears_between_decisions_is_not_shown(api):
 
 
 def test_candidates_that_nobody_knows_are_left_out(api, shelf):
-    asked = {"key": shelf, "candidates": ["shelf-2", "nowhere", "", "\x00", "shelf-2"], "exclude": ["", "é" * 600]}
+    asked = {
+        "key": shelf,
+        "candidates": ["shelf-2", "nowhere", "", "\x00", "shelf-2"],
+        "exclude": ["", "é" * 600],
+    }
     assert api.chosen(asked, userId="u") == ["shelf-2"]
     assert api.chosen({"key": shelf, "candidates": []}, userId="u") == []
 
@@ -512,9 +629,14 @@ def test_an_exposure_or_outcome_of_no_decision_is_no_harm(api, hero):
 
 @pytest.mark.parametrize(
     ("said", "path"),
-    [({"goal": "Other"}, "goal"), ({"value": 1e13}, "value"), ({"timestamp": "soon"}, "timestamp"),
-     ({"surprise": 1}, "body"), ({"value": "3"}, "value")],
-)  # fmt: skip
+    [
+        ({"goal": "Other"}, "goal"),
+        ({"value": 1e13}, "value"),
+        ({"timestamp": "soon"}, "timestamp"),
+        ({"surprise": 1}, "body"),
+        ({"value": "3"}, "value"),
+    ],
+)
 def test_a_bad_outcome_is_refused_by_name(api, hero, said, path):
     decision = api.choose(hero, userId=api.name("v"))["decisionId"]
     assert_refused(api.back_end.post("/v1/outcomes", json={"decisionId": decision, **said}), path)
@@ -532,12 +654,18 @@ def test_a_goal_whose_value_is_no_number_is_worth_nothing_and_still_counts(api, 
 
 @pytest.mark.parametrize(
     ("body", "code"),
-    [(b"{", "PARSE_ERROR"), (b"", "PARSE_ERROR"), (b"{}", "INVALID_CONTEXT"), (b'{"context":[]}', "INVALID_CONTEXT"),
-     (b'{"context":{}}', "TARGETING_KEY_MISSING"), (b'{"context":{"targetingKey":7}}', "INVALID_CONTEXT"),
-     (encoded({"context": {"targetingKey": "k" * 501}}), "INVALID_CONTEXT"),
-     (b'{"context":{"targetingKey":"k","n":%b}}' % DEEP.encode(), "INVALID_CONTEXT"),
-     (b'{"context":{"targetingKey":"k","n":%b}}' % HUGE.encode(), "INVALID_CONTEXT")],
-)  # fmt: skip
+    [
+        (b"{", "PARSE_ERROR"),
+        (b"", "PARSE_ERROR"),
+        (b"{}", "INVALID_CONTEXT"),
+        (b'{"context":[]}', "INVALID_CONTEXT"),
+        (b'{"context":{}}', "TARGETING_KEY_MISSING"),
+        (b'{"context":{"targetingKey":7}}', "INVALID_CONTEXT"),
+        (encoded({"context": {"targetingKey": "k" * 501}}), "INVALID_CONTEXT"),
+        (b'{"context":{"targetingKey":"k","n":%b}}' % DEEP.encode(), "INVALID_CONTEXT"),
+        (b'{"context":{"targetingKey":"k","n":%b}}' % HUGE.encode(), "INVALID_CONTEXT"),
+    ],
+)
 def test_a_bad_evaluation_is_refused_in_openfeature_s_words(api, hero, body, code):
     for path in (f"/ofrep/v1/evaluate/flags/{hero}", "/ofrep/v1/evaluate/flags"):
         answer = api.write.post(path, content=body)
@@ -556,14 +684,29 @@ def test_an_unknown_flag_is_not_found(api):
 
 TWO = [{"id": "a"}, {"id": "b"}]
 BAD_PLACEMENTS = [
-    pytest.param({"variants": [{"id": "a", "rule": "profile.x >"}]}, "variants[0].rule", id="a rule that is no CEL"),
-    pytest.param({"variants": TWO, "rules": [{"name": "r", "when": "item.x >> 3"}]}, "rules[0].when", id="no CEL either"),
-    pytest.param({"variants": TWO, "rules": [{"name": "r", "when": "secret > 1"}]}, "rules[0].when", id="unknown name"),
-    pytest.param({"variants": TWO, "rules": [{"name": "r", "when": "x" * 2001}]}, "rules[0].when", id="a long rule"),
-    pytest.param({"variants": TWO, "rules": [{"name": "r", "when": "(" * 40 + "true" + ")" * 40}]}, "rules[0].when",
-                 id="a deep rule"),
+    pytest.param(
+        {"variants": [{"id": "a", "rule": "profile.x >"}]}, "variants[0].rule", id="a rule that is no CEL"
+    ),
+    pytest.param(
+        {"variants": TWO, "rules": [{"name": "r", "when": "item.x >> 3"}]},
+        "rules[0].when",
+        id="no CEL either",
+    ),
+    pytest.param(
+        {"variants": TWO, "rules": [{"name": "r", "when": "secret > 1"}]}, "rules[0].when", id="unknown name"
+    ),
+    pytest.param(
+        {"variants": TWO, "rules": [{"name": "r", "when": "x" * 2001}]}, "rules[0].when", id="a long rule"
+    ),
+    pytest.param(
+        {"variants": TWO, "rules": [{"name": "r", "when": "(" * 40 + "true" + ")" * 40}]},
+        "rules[0].when",
+        id="a deep rule",
+    ),
     pytest.param({"kind": "list", "candidates": {"query": "item. =="}}, "candidates.query", id="a bad query"),
-    pytest.param({"variants": TWO, "goal": {"event": "x", "value": "properties."}}, "goal.value", id="a bad value"),
+    pytest.param(
+        {"variants": TWO, "goal": {"event": "x", "value": "properties."}}, "goal.value", id="a bad value"
+    ),
     pytest.param({"variants": TWO, "floor": 0.6}, "floor", id="floors above 1 together"),
     pytest.param({"variants": TWO, "floor": 1.5}, "floor", id="a floor above 1"),
     pytest.param({"variants": TWO, "floor": -0.1}, "floor", id="a negative floor"),
@@ -577,14 +720,23 @@ BAD_PLACEMENTS = [
     pytest.param({"variants": TWO, "stickySeconds": -1}, "stickySeconds", id="negative seconds"),
     pytest.param({"variants": TWO, "fallback": "c"}, "fallback", id="a fallback that is none"),
     pytest.param({"variants": TWO, "policy": {"type": "oracle"}}, "policy.type", id="an unknown policy"),
-    pytest.param({"variants": TWO, "policy": {"type": "thompson", "priorAlpha": 0}}, "policy.priorAlpha", id="no prior"),
-    pytest.param({"variants": TWO, "policy": {"type": "fixed", "weights": {"z": 1}}}, "policy.weights", id="a stray weight"),
-    pytest.param({"variants": TWO, "constraints": {"frequencyCap": {"count": 0}}}, "constraints.frequencyCap.count",
-                 id="a cap of none"),
+    pytest.param(
+        {"variants": TWO, "policy": {"type": "thompson", "priorAlpha": 0}}, "policy.priorAlpha", id="no prior"
+    ),
+    pytest.param(
+        {"variants": TWO, "policy": {"type": "fixed", "weights": {"z": 1}}},
+        "policy.weights",
+        id="a stray weight",
+    ),
+    pytest.param(
+        {"variants": TWO, "constraints": {"frequencyCap": {"count": 0}}},
+        "constraints.frequencyCap.count",
+        id="a cap of none",
+    ),
     pytest.param({"variants": TWO, "flor": 0.1}, "body", id="a misspelt field"),
     pytest.param({"variants": TWO, "key": "another"}, "key", id="another key than the path's"),
     pytest.param({"variants": "ab"}, "variants", id="text as variants"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("placement", "path"), BAD_PLACEMENTS)
@@ -595,10 +747,15 @@ def test_a_bad_placement_is_refused_by_name_and_changes_nothing(api, hero, place
 
 
 @pytest.mark.parametrize(
-    "body", [b"{", b"[]", b'{"variants":[{"id":"a","value":%b}]}' % HUGE.encode(),
-             b'{"variants":[{"id":"a","value":%b}]}' % DEEP.encode()],
+    "body",
+    [
+        b"{",
+        b"[]",
+        b'{"variants":[{"id":"a","value":%b}]}' % HUGE.encode(),
+        b'{"variants":[{"id":"a","value":%b}]}' % DEEP.encode(),
+    ],
     ids=["malformed", "an array", "400 digits", "deep"],
-)  # fmt: skip
+)
 def test_a_placement_that_is_no_such_json_is_refused(api, body):
     answer = api.admin.put("/admin/v1/placements/never", content=body)
     assert answer.status_code == 400
@@ -661,7 +818,9 @@ def test_a_person_is_named_by_type_and_value(api, name):
     assert answer.json()["errors"][0]["path"] == "identifier"
 
 
-@pytest.mark.parametrize("parameters", [{"after": "x"}, {"limit": "-1"}, {"limit": "1001"}, {"after": "9" * 30}])
+@pytest.mark.parametrize(
+    "parameters", [{"after": "x"}, {"limit": "-1"}, {"limit": "1001"}, {"after": "9" * 30}]
+)
 def test_a_bad_page_of_refusals_is_refused(api, parameters):
     answer = api.admin.get("/admin/v1/rejects", params=parameters)
     assert answer.status_code == 400
@@ -673,7 +832,19 @@ def test_a_bad_page_of_refusals_is_refused(api, parameters):
 
 @pytest.mark.parametrize(
     "name",
-    ["a/b/c", "a:b", "ü-é-日本-🐦", "a b", "a%2Fb", "..", "a?b#c", "a\x00b", "a\nb", "'; drop table--", "x" * 500],
+    [
+        "a/b/c",
+        "a:b",
+        "ü-é-日本-🐦",
+        "a b",
+        "a%2Fb",
+        "..",
+        "a?b#c",
+        "a\x00b",
+        "a\nb",
+        "'; drop table--",
+        "x" * 500,
+    ],
 )
 def test_any_text_can_name_a_user_an_item_and_a_variant(api, name):
     user = f"{api.name('n')}{name}"[:500]
@@ -691,10 +862,16 @@ def test_any_text_can_name_a_user_an_item_and_a_variant(api, name):
 
 def test_a_placement_s_key_may_hold_slashes_and_colons(api):
     key = f"{api.name('shop')}/home:hero"
-    assert api.admin.put(f"/admin/v1/placements/{quote(key, safe='')}", json={"variants": TWO}).status_code == 201
+    assert (
+        api.admin.put(f"/admin/v1/placements/{quote(key, safe='')}", json={"variants": TWO}).status_code
+        == 201
+    )
     assert api.admin.get(f"/admin/v1/placements/{key}").json()["key"] == key
     assert set(api.learned(key)) == {"a", "b"}
-    assert api.write.post(f"/ofrep/v1/evaluate/flags/{key}", json={"context": {"targetingKey": "k"}}).status_code == 200
+    assert (
+        api.write.post(f"/ofrep/v1/evaluate/flags/{key}", json={"context": {"targetingKey": "k"}}).status_code
+        == 200
+    )
     assert api.admin.delete(f"/admin/v1/placements/{key}").status_code == 204
 
 
@@ -703,15 +880,34 @@ def test_a_placement_s_key_may_hold_slashes_and_colons(api):
 
 def _post(api, body=None, *headers, version="1.1"):
     body = encoded(GOOD | {"userId": api.name("wire")}) if body is None else body
-    return request("POST", "/v1/track", body, f"Authorization: Bearer {api.server.write_key}", *headers, version=version)
+    return request(
+        "POST",
+        "/v1/track",
+        body,
+        f"Authorization: Bearer {api.server.write_key}",
+        *headers,
+        version=version,
+    )
 
 
 def test_pipelined_requests_are_answered_in_order(api, hero):
     decide = request(
-        "POST", "/v1/decide", encoded({"placements": [{"key": hero}]}), f"Authorization: Bearer {api.server.write_key}"
+        "POST",
+        "/v1/decide",
+        encoded({"placements": [{"key": hero}]}),
+        f"Authorization: Bearer {api.server.write_key}",
     )
     bad = _post(api, b"{")
-    parts = [_post(api), decide, bad, request("GET", "/healthz"), decide, _post(api), bad, request("GET", "/none")]
+    parts = [
+        _post(api),
+        decide,
+        bad,
+        request("GET", "/healthz"),
+        decide,
+        _post(api),
+        bad,
+        request("GET", "/none"),
+    ]
     assert statuses(api.talk(b"".join(parts))) == [200, 200, 400, 200, 200, 200, 400, 404]
 
 
@@ -765,14 +961,21 @@ def test_headers_beyond_64_kib_are_refused(api):
         pytest.param(b"DANCE / HTTP/1.1\r\n\r\n", id="an unknown method"),
         pytest.param(b"GET /\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n", id="a path that is no ASCII"),
         pytest.param(b"GET /%ff%fe HTTP/1.1\r\nHost: x\r\n\r\n", id="a path that is no UTF-8"),
-        pytest.param(b"POST /v1/track HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n", id="a negative length"),
-        pytest.param(b"POST /v1/track HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcde",
-                     id="two lengths"),
-        pytest.param(b"POST /v1/track HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", id="a bad chunk"),
+        pytest.param(
+            b"POST /v1/track HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n", id="a negative length"
+        ),
+        pytest.param(
+            b"POST /v1/track HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcde",
+            id="two lengths",
+        ),
+        pytest.param(
+            b"POST /v1/track HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+            id="a bad chunk",
+        ),
         pytest.param(b"\r\n" * 1000, id="empty lines"),
         pytest.param(b"\x00" * 1000, id="zeros"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_http_is_refused_and_others_go_on(api, sent):
     assert all(400 <= status < 500 for status in statuses(api.talk(sent, shut=True)))
     assert api.admin.get("/healthz").status_code == 200

@@ -15,10 +15,11 @@ from pathlib import Path
 import httpx
 import msgspec
 import pytest
-from tailorbird.schema.events import LoggedEvent
-from tailorbird.stores.segments import SegmentLog
 from tests.integration.api import Api, in_batches
 from tests.serving import Server, free_port
+
+from tailorbird.schema.events import LoggedEvent
+from tailorbird.stores.segments import SegmentLog
 
 PROGRAM = os.environ.get("TAILORBIRD_COMMAND") or str(Path(sys.executable).with_name("tailorbird"))
 WRITERS = 8
@@ -73,7 +74,12 @@ class Load:
                 self.exposed.append(shown[0])
             return
         events = [
-            _event(f"e-{name}-{i}", user, "Product Viewed", {"product_id": f"i{generator.randrange(9)}"})
+            _event(
+                f"e-{name}-{i}",
+                user,
+                "Product Viewed",
+                {"product_id": f"i{generator.randrange(9)}"},
+            )
             for i in range(generator.randint(1, 5))
         ]
         if _is_acknowledged(client, events):
@@ -81,7 +87,13 @@ class Load:
 
 
 def _event(message_id, user, name, properties):
-    return {"type": "track", "event": name, "userId": user, "messageId": message_id, "properties": properties}
+    return {
+        "type": "track",
+        "event": name,
+        "userId": user,
+        "messageId": message_id,
+        "properties": properties,
+    }
 
 
 def _is_acknowledged(client, events):
@@ -89,7 +101,9 @@ def _is_acknowledged(client, events):
     return answer.status_code == 200 and answer.json() == {"success": True}
 
 
-def test_nothing_acknowledged_is_lost_or_doubled_when_the_server_is_killed_again_and_again(tmp_path):
+def test_nothing_acknowledged_is_lost_or_doubled_when_the_server_is_killed_again_and_again(
+    tmp_path,
+):
     server = Server(tmp_path / "data")
     server.start()
     loads = []
@@ -119,7 +133,10 @@ def _declare(api):
     goal = {"event": "Order Completed"}
     hero = {"variants": [{"id": "a"}, {"id": "b"}], "goal": goal, "stickySeconds": 5}
     for key, placement in zip(KEYS, (hero, {"kind": "list", "count": 3}), strict=True):
-        assert api.admin.put(f"/admin/v1/placements/{key}", json=placement).status_code in (200, 201)
+        assert api.admin.put(f"/admin/v1/placements/{key}", json=placement).status_code in (
+            200,
+            201,
+        )
     api.stock(*({"id": f"i{i}", "categories": [f"c{i % 3}"]} for i in range(9)))
 
 
@@ -146,7 +163,11 @@ def _message_ids(data_dir):
 def rebuild(data_dir):
     """Return the exit code and the report of `tailorbird rebuild --json`."""
     done = subprocess.run(
-        [PROGRAM, "rebuild", "--json", "--data", str(data_dir)], capture_output=True, text=True, timeout=60, check=False
+        [PROGRAM, "rebuild", "--json", "--data", str(data_dir)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, json.loads(done.stdout)
@@ -191,7 +212,16 @@ def _known(api):
     profiles = {}
     for i in range(30):
         seen = api.profile(f"user_id:w-{i}") or {}
-        kept = ("profileId", "identifiers", "links", "traits", "recentEvents", "placements", "arm", "version")
+        kept = (
+            "profileId",
+            "identifiers",
+            "links",
+            "traits",
+            "recentEvents",
+            "placements",
+            "arm",
+            "version",
+        )
         profiles[i] = {name: seen.get(name) for name in kept}
     return profiles, api.learned("crash-hero"), api.admin.get("/admin/v1/placements").json()
 
@@ -238,6 +268,29 @@ def test_a_damaged_state_is_folded_again_from_the_log(folder, lived_in, damage):
     with Server(folder) as server, Api(server) as api:
         assert _known(api) == lived_in[1]
         api.track("Product Viewed", userId="w-2", messageId="after")
+    assert_rebuilt_the_same(folder)
+
+
+def test_bit_rot_in_a_profile_stops_writing_and_a_restart_mends_it(folder, lived_in):
+    state = _state(folder)
+    content = state.read_bytes()
+    assert b"\xa3pro" in content  # The trait `plan`, in MessagePack.
+    state.write_bytes(content.replace(b"\xa3pro", b"\xa3\xffro"))
+    event = _event("rotten", "w-0", "Page Opened", {})
+    with Server(folder) as server, Api(server) as api:
+        for _ in range(2):
+            answer = api.write.post("/v1/batch", json={"batch": [event]})
+            assert answer.status_code == 503
+            assert int(answer.headers["retry-after"]) >= 1
+        assert api.admin.get("/readyz").status_code == 503
+        assert api.choose("crash-hero", userId="w-1")["choices"], "a decision is always answered"
+        server.restart()
+        assert api.admin.get("/readyz").status_code == 200
+        assert _known(api)[0][7] == lived_in[1][0][7]
+        api.send(event)
+        profile = api.profile("user_id:w-0")
+        assert profile["traits"]["plan"] == "pro"
+        assert profile["features"]["page_opened_count"] == 1
     assert_rebuilt_the_same(folder)
 
 
@@ -347,7 +400,11 @@ def test_a_second_server_on_the_same_folder_is_refused_and_says_why(server, api)
     assert "in use by another process" in done.stderr
     assert "Traceback" not in done.stderr
     done = subprocess.run(
-        [PROGRAM, "rebuild", "--json", "--data", str(server.data_dir)], capture_output=True, text=True, timeout=60, check=False
+        [PROGRAM, "rebuild", "--json", "--data", str(server.data_dir)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 1
     assert "in use" in json.loads(done.stdout)["error"]

@@ -1,4 +1,4 @@
-"""The promises, seen from outside: what is acknowledged is seen, what is logged is true, what is declared holds."""
+"""The promises, seen from outside: what is acknowledged is seen, what is logged is true."""
 
 import math
 import random
@@ -31,7 +31,10 @@ def arm(api, key, **visitor):
 
 def test_an_acknowledged_event_is_seen_by_the_very_next_decision(api):
     rule = "profile.product_viewed_count == context.expected && profile.views_1h >= 1.0"
-    key = api.declare(variants=[{"id": "stale"}, {"id": "seen", "rule": rule}], policy={"type": "fixed", "weights": {"seen": 1}})
+    key = api.declare(
+        variants=[{"id": "stale"}, {"id": "seen", "rule": rule}],
+        policy={"type": "fixed", "weights": {"seen": 1}},
+    )
     for turn in range(300):
         who = {"anonymousId": f"fresh-{turn % 20}"}
         api.track("Product Viewed", **who)
@@ -69,7 +72,13 @@ def observed(api, key, requests=60, each=50):
 
 
 def test_a_variant_is_shown_as_often_as_its_logged_propensity_says(api):
-    variants = [{"id": "a", "cap": 0.4}, {"id": "b"}, {"id": "c"}, {"id": "d", "cap": 0.05}, {"id": "e"}]
+    variants = [
+        {"id": "a", "cap": 0.4},
+        {"id": "b"},
+        {"id": "c"},
+        {"id": "d", "cap": 0.05},
+        {"id": "e"},
+    ]
     key = api.declare(variants=variants, floor=0.04, goal={"event": "Bought"}, learnFrom="exposures")
     for arm_, wins in zip("abc", (9, 7, 3), strict=True):
         _teach(api, key, arm_, shown=10, wins=wins)
@@ -102,7 +111,13 @@ def _teach(api, key, arm_, *, shown, wins):
 
 
 def _report(event, decision_id, **fields):
-    return {"type": "track", "event": event, "userId": "reporter", "properties": {"decisionId": decision_id}, **fields}
+    return {
+        "type": "track",
+        "event": event,
+        "userId": "reporter",
+        "properties": {"decisionId": decision_id},
+        **fields,
+    }
 
 
 def test_each_place_of_a_list_is_filled_as_often_as_its_logged_propensity_says(api):
@@ -118,9 +133,13 @@ def test_each_place_of_a_list_is_filled_as_often_as_its_logged_propensity_says(a
         {"id": "mixed", "weights": {"popularity": 0.5, "recency": 0.5, "covisitation": 1}},
     ]
     key = api.declare(
-        kind="list", count=4, strategies=strategies, candidates={"query": "'slot' in item.tags"},
-        policy={"type": "fixed", "weights": {"popular": 5, "own": 3, "mixed": 2}}, floor=0.1,
-    )  # fmt: skip
+        kind="list",
+        count=4,
+        strategies=strategies,
+        candidates={"query": "'slot' in item.tags"},
+        policy={"type": "fixed", "weights": {"popular": 5, "own": 3, "mixed": 2}},
+        floor=0.1,
+    )
     decisions = [d for _ in range(40) for d in api.decide(*[key] * 50, userId=who)["decisions"]]
     for slot in range(4):
         shown = Counter(d["choices"][slot]["id"] for d in decisions)
@@ -140,20 +159,34 @@ def test_the_posterior_is_the_closed_form_in_whatever_order_and_however_often_it
     generator = random.Random(seed)
     goal = {"event": "Bought", "value": "properties.revenue", "windowSeconds": 7200}
     key = api.declare(
-        variants=[{"id": "a"}, {"id": "b"}, {"id": "c"}], goal=goal, policy={"type": "thompson", "priorAlpha": 2, "priorBeta": 5}
-    )  # fmt: skip
+        variants=[{"id": "a"}, {"id": "b"}, {"id": "c"}],
+        goal=goal,
+        policy={"type": "thompson", "priorAlpha": 2, "priorBeta": 5},
+    )
     told, shown, won, value = [], Counter(), Counter(), Counter()
-    for i in range(50):
+    for _ in range(50):
         who = {"userId": api.name("learner")}
-        decision = api.choose(key, at=ago(7000), **who)
+        decision = api.choose(key, at=ago(9000), **who)
         drawn, one = decision["choices"][0]["id"], decision["decisionId"]
         is_shown, is_won, is_late = (generator.random() < share for share in (0.7, 0.4, 0.2))
-        seen = {"type": "track", "event": "Decision Viewed", **who, "timestamp": ago(6900), "properties": {"decisionId": one}}
+        seen = {
+            "type": "track",
+            "event": "Decision Viewed",
+            **who,
+            "timestamp": ago(8900),
+            "properties": {"decisionId": one},
+        }
         by = {"decisionId": one} if generator.random() < 0.5 else {}
-        bought = {"type": "track", "event": "Bought", **who, "timestamp": ago(6000), "properties": {"revenue": 2.5, **by}}
-        too_late = bought | {"timestamp": ago(-100 if i % 2 else 0), "properties": {"revenue": 99, **by}}
+        bought = {
+            "type": "track",
+            "event": "Bought",
+            **who,
+            "timestamp": ago(8000),
+            "properties": {"revenue": 2.5, **by},
+        }
+        too_late = bought | {"timestamp": ago(1000), "properties": {"revenue": 99, **by}}
         told += [seen, seen | {"timestamp": ago(5)}] * is_shown + [bought] * is_won * 2
-        told += [too_late] * (is_late and not is_won and bool(_is_past(7000, 7200)))
+        told += [too_late] * is_late
         shown[drawn] += is_shown
         won[drawn] += is_won and is_shown
         value[drawn] += 2.5 * is_won
@@ -167,10 +200,6 @@ def test_the_posterior_is_the_closed_form_in_whatever_order_and_however_often_it
         assert found["successes"] == won[name]
         assert (found["alpha"], found["beta"]) == (2 + won[name], 5 + shown[name] - won[name])
         assert found["sums"]["value"] == value[name]
-
-
-def _is_past(begun, window):
-    return begun > window
 
 
 def test_an_outcome_joined_by_window_teaches_what_one_joined_by_decision_teaches(api):
@@ -240,8 +269,12 @@ def test_the_holdout_is_as_large_as_declared_and_the_same_on_every_door(api):
         held += posted == "holdout"
         if i % 4 == 0:
             got = api.back_end.get("/v1/decide", params={"placement": key, "anonymousId": who}).json()
-            flag = api.write.post(f"/ofrep/v1/evaluate/flags/{key}", json={"context": {"targetingKey": who}}).json()
-            page = api.write.get("/v1/decide", params={"placement": key, "anonymousId": who, "format": "html"})
+            flag = api.write.post(
+                f"/ofrep/v1/evaluate/flags/{key}", json={"context": {"targetingKey": who}}
+            ).json()
+            page = api.write.get(
+                "/v1/decide", params={"placement": key, "anonymousId": who, "format": "html"}
+            )
             assert got["visitor"]["arm"] == posted
             assert flag["metadata"]["arm"] == posted
             assert page.status_code == 200
@@ -332,8 +365,10 @@ def test_a_shared_device_makes_one_person_of_nobody(api):
         for user in (alice, bob)
     }
     assert items == {alice: [alice], bob: [bob]}
-    key = api.declare(variants=[{"id": "known", "rule": "profile.isKnown"}, {"id": "stranger"}], policy=
-                      {"type": "fixed", "weights": {"known": 1}})  # fmt: skip
+    key = api.declare(
+        variants=[{"id": "known", "rule": "profile.isKnown"}, {"id": "stranger"}],
+        policy={"type": "fixed", "weights": {"known": 1}},
+    )
     assert api.chosen(key, anonymousId=device) == ["stranger"]
     assert api.chosen(key, anonymousId=device, userId=bob) == ["known"]
 
@@ -395,7 +430,10 @@ def test_a_variant_is_shown_no_more_often_than_its_frequency_cap(api):
 def test_an_item_is_shown_no_more_often_than_its_frequency_cap(api):
     api.stock(*({"id": f"cap-{i}", "tags": ["cap"]} for i in range(3)))
     key = api.declare(
-        kind="list", count=1, candidates={"query": "'cap' in item.tags"}, constraints={"frequencyCap": {"count": 1}}
+        kind="list",
+        count=1,
+        candidates={"query": "'cap' in item.tags"},
+        constraints={"frequencyCap": {"count": 1}},
     )
     who = {"userId": api.name("capped")}
     shown = [api.chosen(key, **who) for _ in range(3)]
@@ -417,13 +455,25 @@ def test_what_was_bought_is_not_offered_again(api):
 def test_a_declared_share_of_a_list_comes_from_outside_the_main_interest(api, share, least):
     mark = api.name("mix")
     api.stock(
-        *({"id": f"{mark}-{i}", "tags": [mark], "categories": [f"{mark}-main" if i < 15 else f"{mark}-else"]} for i in range(30))
+        *(
+            {
+                "id": f"{mark}-{i}",
+                "tags": [mark],
+                "categories": [f"{mark}-main" if i < 15 else f"{mark}-else"],
+            }
+            for i in range(30)
+        )
     )
     who = {"userId": api.name("fan")}
     for i in [*range(15)] * 2:
         api.track("Product Viewed", **who, product_id=f"{mark}-{i}")
     constraints = {} if share is None else {"diversityShare": share}
-    key = api.declare(kind="list", count=10, candidates={"query": f"'{mark}' in item.tags"}, constraints=constraints)
+    key = api.declare(
+        kind="list",
+        count=10,
+        candidates={"query": f"'{mark}' in item.tags"},
+        constraints=constraints,
+    )
     counts = set()
     for _ in range(8):
         shown = api.chosen(key, **who)
@@ -438,16 +488,22 @@ def test_a_decision_as_of_a_time_sees_windows_and_recency_of_that_time(api):
     for hours in (50, 49.5, 2):
         api.track("Product Viewed", **who, timestamp=ago(hours * 3600))
     key = api.declare(
-        variants=[{"id": "two", "rule": "profile.views_1h == 2.0"}, {"id": "one", "rule": "profile.views_1h == 1.0"},
-                  {"id": "none", "rule": "profile.views_1h == 0.0"}]
-    )  # fmt: skip
+        variants=[
+            {"id": "two", "rule": "profile.views_1h == 2.0"},
+            {"id": "one", "rule": "profile.views_1h == 1.0"},
+            {"id": "none", "rule": "profile.views_1h == 0.0"},
+        ]
+    )
     assert api.chosen(key, at=ago(1.5 * 3600), **who) == ["one"]
     assert api.chosen(key, **who) == ["none"]
     old = api.choose(key, at=ago(86_400), **who)
     assert api.logged(old["decisionId"])["at"] < ago(86_000)
-    assert api.admin.get(f"/admin/v1/profiles/user_id:{who['userId']}", params={"at": ago(1.5 * 3600)}).json()["features"][
-        "product_viewed_1h"
-    ] == 1
+    assert (
+        api.admin.get(f"/admin/v1/profiles/user_id:{who['userId']}", params={"at": ago(1.5 * 3600)}).json()[
+            "features"
+        ]["product_viewed_1h"]
+        == 1
+    )
 
 
 # --- privacy -----------------------------------------------------------------------------------------
@@ -485,12 +541,18 @@ def test_global_privacy_control_opts_out_at_once_and_for_later(api, personal):
 
 def test_consent_is_heard_through_every_door_and_can_be_given_again(api, personal):
     doors = [
-        lambda user, given: api.admin.put(f"/admin/v1/profiles/user_id:{user}/consent", json={"personalization": given}),
-        lambda user, given: api.track(
-            "Product Viewed", userId=user, context={"consent": {"categoryPreferences": {"Personalization": given}}}
+        lambda user, given: api.admin.put(
+            f"/admin/v1/profiles/user_id:{user}/consent", json={"personalization": given}
         ),
         lambda user, given: api.track(
-            "Segment Consent Preference Updated", userId=user, categoryPreferences={"personalization": given}
+            "Product Viewed",
+            userId=user,
+            context={"consent": {"categoryPreferences": {"Personalization": given}}},
+        ),
+        lambda user, given: api.track(
+            "Segment Consent Preference Updated",
+            userId=user,
+            categoryPreferences={"personalization": given},
         ),
     ]
     for door in doors:
@@ -538,10 +600,23 @@ RESIDENT_MIB_MAX = 330.0  # The process before any profile is some 170; the cach
 def test_more_profiles_than_fit_into_memory_are_kept_and_read_right(tmp_path):
     config = tmp_path / "tailorbird.toml"
     config.write_text("memory_mib = 64\ncheckpoint_seconds = 0.5\n")
-    with Server(tmp_path / "data", arguments=["--config", str(config)]) as server, Api(server) as api:
-        key = api.declare(variants=[{"id": "right", "rule": "profile.n == context.n"}, {"id": "wrong"}],
-                          policy={"type": "fixed", "weights": {"right": 1}})  # fmt: skip
-        events = [{"type": "identify", "userId": f"many-{n}", "traits": {"n": n}, "messageId": f"many-{n}"} for n in range(PROFILES)]
+    with (
+        Server(tmp_path / "data", arguments=["--config", str(config)]) as server,
+        Api(server) as api,
+    ):
+        key = api.declare(
+            variants=[{"id": "right", "rule": "profile.n == context.n"}, {"id": "wrong"}],
+            policy={"type": "fixed", "weights": {"right": 1}},
+        )
+        events = [
+            {
+                "type": "identify",
+                "userId": f"many-{n}",
+                "traits": {"n": n},
+                "messageId": f"many-{n}",
+            }
+            for n in range(PROFILES)
+        ]
         for batch in in_batches(events, 2000):
             api.send(*batch)
         generator = random.Random(7)
@@ -551,7 +626,8 @@ def test_more_profiles_than_fit_into_memory_are_kept_and_read_right(tmp_path):
         for n in generator.sample(range(PROFILES), 300):
             api.identify({"again": True}, userId=f"many-{n}")
             assert api.profile(f"user_id:many-{n}")["traits"] == {"n": n, "again": True}
-        assert _resident_mib(server.pid) < RESIDENT_MIB_MAX
+        if Path("/proc").is_dir():
+            assert _resident_mib(server.pid) < RESIDENT_MIB_MAX
         server.restart()
         assert api.profile("user_id:many-0")["features"]["identified_count"] >= 1
 

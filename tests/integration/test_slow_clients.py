@@ -1,6 +1,7 @@
 """Clients that do not finish. They were there since the session began; see `conftest`."""
 
 import pytest
+
 from tailorbird.limits import REQUEST_SECONDS_MAX
 
 SWEEP_SECONDS = 5.0 + 5.0  # How often the server looks, and room for a busy runner.

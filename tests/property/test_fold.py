@@ -7,7 +7,7 @@ the cache held and how often something was sent must not show in a single byte.
 import asyncio
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,9 @@ PLACEMENTS = {
     "plain": {"variants": [{"id": "a"}, {"id": "b"}], "policy": {"type": "fixed"}},
 }
 lawfully = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
 
@@ -120,8 +122,8 @@ def installed() -> Iterator[Installation]:
     """Give an installation over the memory stores."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        mock.patch.object(engine_module, "SegmentLog", lambda _path: MemoryLog()),
-        mock.patch.object(engine_module, "SqliteState", lambda _path, tables: MemoryState(tables)),
+        mock.patch.object(engine_module, "SegmentLog", _memory_log),
+        mock.patch.object(engine_module, "SqliteState", _memory_state),
     ):
         installation = Installation(Path(folder))
         for key in PLACEMENTS:
@@ -129,6 +131,14 @@ def installed() -> Iterator[Installation]:
         yield installation
         installation.engine.close()
         installation.loop.close()
+
+
+def _memory_log(_path: Path) -> MemoryLog:
+    return MemoryLog()
+
+
+def _memory_state(_path: Path, tables: Sequence[str]) -> MemoryState:
+    return MemoryState(tables)
 
 
 def folded_at_once(log: MemoryLog) -> str:
@@ -187,10 +197,19 @@ class Refold:
 
 anonymous_ids = st.sampled_from(["a1", "a2", "a3", "null", "user_id:u1", ""])
 user_ids = st.sampled_from(["u1", "u2", "u3", "undefined", "a1"])
-identities = st.fixed_dictionaries({}, optional={"anonymousId": anonymous_ids, "userId": user_ids}).filter(bool)
+identities = st.fixed_dictionaries({}, optional={"anonymousId": anonymous_ids, "userId": user_ids}).filter(
+    bool
+)
 moments = st.sampled_from([0.0, -5.0, -4000.0, -90_000.0, -3e6, +50.0])
 names = st.sampled_from(
-    ["Product Viewed", "Product Added", "Order Completed", "Decision Viewed", "Experiment Viewed", "Searched"]
+    [
+        "Product Viewed",
+        "Product Added",
+        "Order Completed",
+        "Decision Viewed",
+        "Experiment Viewed",
+        "Searched",
+    ]
 )
 properties = st.fixed_dictionaries(
     {},
@@ -214,13 +233,29 @@ happenings = st.one_of(
     st.tuples(st.just("report"), identities, names, st.integers(0, 30), moments),
     st.tuples(st.just("identify"), identities, traits, st.booleans()),
     st.tuples(st.just("alias"), user_ids, anonymous_ids),
-    st.tuples(st.just("decide"), identities, st.lists(st.sampled_from(list(PLACEMENTS)), min_size=1, max_size=2)),
-    st.tuples(st.just("decide"), identities, st.lists(st.sampled_from(list(PLACEMENTS)), min_size=1, max_size=2)),
+    st.tuples(
+        st.just("decide"),
+        identities,
+        st.lists(st.sampled_from(list(PLACEMENTS)), min_size=1, max_size=2),
+    ),
+    st.tuples(
+        st.just("decide"),
+        identities,
+        st.lists(st.sampled_from(list(PLACEMENTS)), min_size=1, max_size=2),
+    ),
     st.tuples(st.just("outcome"), st.integers(0, 30), st.sampled_from(["Order Completed", "Other"])),
-    st.tuples(st.just("items"), st.lists(st.sampled_from(ITEMS), min_size=1, max_size=3), st.integers(0, 2)),
+    st.tuples(
+        st.just("items"),
+        st.lists(st.sampled_from(ITEMS), min_size=1, max_size=3),
+        st.integers(0, 2),
+    ),
     st.tuples(st.just("patch"), st.sampled_from(ITEMS), st.integers(0, 2)),
     st.tuples(st.just("withdraw"), st.sampled_from(ITEMS)),
-    st.tuples(st.just("consent"), st.sampled_from(["user_id:u1", "anonymous_id:a2", "user_id:u9"]), consents),
+    st.tuples(
+        st.just("consent"),
+        st.sampled_from(["user_id:u1", "anonymous_id:a2", "user_id:u9"]),
+        consents,
+    ),
     st.tuples(st.just("placement"), st.sampled_from(list(PLACEMENTS)), st.booleans()),
     st.tuples(st.just("wait"), st.sampled_from([1.0, 2000.0, 90_000.0, 400_000.0])),
 )
@@ -241,7 +276,12 @@ def _at(installation: Installation, shift: float) -> str:
 def _track(
     installation: Installation, who: dict[str, str], name: str, said: dict[str, Any], shift: float
 ) -> None:
-    event = {"type": "track", "event": name, "properties": said, "timestamp": _at(installation, shift)}
+    event = {
+        "type": "track",
+        "event": name,
+        "properties": said,
+        "timestamp": _at(installation, shift),
+    }
     installation.send(who | event)
 
 
@@ -314,7 +354,8 @@ _HAPPENINGS = {
 }
 
 interruptions = st.lists(
-    st.tuples(st.sampled_from(["checkpoint", "beside", "failed", "crash"]), st.integers(1, 12)), max_size=12
+    st.tuples(st.sampled_from(["checkpoint", "beside", "failed", "crash"]), st.integers(1, 12)),
+    max_size=12,
 )
 
 
@@ -330,7 +371,11 @@ def test_the_live_world_is_the_fold_of_its_log(history):
 
 
 @lawfully
-@given(history=histories, interruptions=interruptions, cache_bytes=st.sampled_from([TINY, 20_000, ROOMY]))
+@given(
+    history=histories,
+    interruptions=interruptions,
+    cache_bytes=st.sampled_from([TINY, 20_000, ROOMY]),
+)
 def test_checkpoints_crashes_and_a_tiny_cache_leave_no_trace(history, interruptions, cache_bytes):
     with installed() as installation:
         live_through(installation, history)
@@ -368,7 +413,11 @@ events = st.lists(st.tuples(identities, names, properties), min_size=1, max_size
 
 
 @lawfully
-@given(sent=events, repeats=st.lists(st.integers(0, 11), max_size=12), wait=st.sampled_from([0.0, 3600.0, 86_000.0]))
+@given(
+    sent=events,
+    repeats=st.lists(st.integers(0, 11), max_size=12),
+    wait=st.sampled_from([0.0, 3600.0, 86_000.0]),
+)
 def test_a_repeated_message_id_counts_once(sent, repeats, wait):
     bodies = [
         who | {"type": "track", "event": name, "properties": said, "messageId": f"r-{i}"}
@@ -402,10 +451,19 @@ def test_the_order_of_reports_does_not_matter_to_what_is_learned(visitors, data)
             (key, name)
             for key in first.decided
             for name in data.draw(
-                st.sampled_from([(), ("Decision Viewed",), ("Order Completed",), ("Decision Viewed", "Order Completed")])
+                st.sampled_from(
+                    [
+                        (),
+                        ("Decision Viewed",),
+                        ("Order Completed",),
+                        ("Decision Viewed", "Order Completed"),
+                    ]
+                )
             )
         ]
-        repeated = reports + data.draw(st.lists(st.sampled_from(reports), max_size=6) if reports else st.just([]))
+        repeated = reports + data.draw(
+            st.lists(st.sampled_from(reports), max_size=6) if reports else st.just([])
+        )
         _report_all(first, reports)
         _report_all(second, data.draw(st.permutations(repeated)))
         assert _sums(first) == _sums(second)
@@ -441,7 +499,9 @@ scalars = st.one_of(
     st.sampled_from([2**63 - 1, 2**63, -(2**63), 10**30, 0, -1]),
     st.floats(allow_nan=False, allow_infinity=False),
     st.text(max_size=8),
-    st.sampled_from(["", "null", "\x00", "0000", "i1", "d-0-1", "2024-01-01T00:00:00Z", "9999-12-31", "x" * 600]),
+    st.sampled_from(
+        ["", "null", "\x00", "0000", "i1", "d-0-1", "2024-01-01T00:00:00Z", "9999-12-31", "x" * 600]
+    ),
 )
 anything = st.recursive(
     scalars,
@@ -449,22 +509,58 @@ anything = st.recursive(
     max_leaves=6,
 )
 fields = (
-    "event", "userId", "anonymousId", "previousId", "groupId", "properties", "traits", "context", "timestamp",
-    "originalTimestamp", "sentAt", "messageId", "name", "category", "integrations", "type",
-)  # fmt: skip
+    "event",
+    "userId",
+    "anonymousId",
+    "previousId",
+    "groupId",
+    "properties",
+    "traits",
+    "context",
+    "timestamp",
+    "originalTimestamp",
+    "sentAt",
+    "messageId",
+    "name",
+    "category",
+    "integrations",
+    "type",
+)
 maps = st.dictionaries(
     st.sampled_from(
-        ["product_id", "sku", "products", "category", "decisionId", "revenue", "email", "consent", "page", "device",
-         "traits", "categoryPreferences", "placement", "variationId", "x"]
+        [
+            "product_id",
+            "sku",
+            "products",
+            "category",
+            "decisionId",
+            "revenue",
+            "email",
+            "consent",
+            "page",
+            "device",
+            "traits",
+            "categoryPreferences",
+            "placement",
+            "variationId",
+            "x",
+        ]
     ),
     anything,
     max_size=4,
-)  # fmt: skip
-contexts = st.one_of(maps, st.fixed_dictionaries({"traits": st.dictionaries(st.text(max_size=2), scalars, max_size=2)}))
+)
+contexts = st.one_of(
+    maps,
+    st.fixed_dictionaries({"traits": st.dictionaries(st.text(max_size=2), scalars, max_size=2)}),
+)
 odd_events = st.tuples(
     st.sampled_from(["track", "identify", "page", "alias", "group", "screen"]),
     st.fixed_dictionaries(
-        {"userId": st.sampled_from(["u1", "u2", 7, 1.5]), "event": names, "previousId": st.just("a1")},
+        {
+            "userId": st.sampled_from(["u1", "u2", 7, 1.5]),
+            "event": names,
+            "previousId": st.just("a1"),
+        },
         optional={"properties": maps, "traits": maps, "context": contexts},
     ),
     st.dictionaries(st.sampled_from(fields), anything, max_size=3),

@@ -1,0 +1,1 @@
+"""App: the only composition root and the only reader of the environment."""

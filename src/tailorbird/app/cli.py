@@ -17,7 +17,7 @@ COMMANDS = {
     "demo": ("tailorbird.app.demo_commands", "run_demo_command"),
     "replay": ("tailorbird.app.demo_commands", "run_replay_command"),
     "report": ("tailorbird.app.commands", "run_report"),
-    "profile": ("tailorbird.app.commands", "run_profile"),
+    "profile": ("tailorbird.app.privacy_commands", "run_profile"),
     "check": ("tailorbird.app.commands", "run_check"),
     "rebuild": ("tailorbird.app.commands", "run_rebuild"),
 }
@@ -84,9 +84,12 @@ def _add_parsers(commands: Any) -> None:  # noqa: ANN401
     one.add_argument("--data", type=Path)
     one = _parser(commands, "report", "say what personalization earned")
     one.add_argument("--placement")
-    one = _parser(commands, "profile", "show what is known of a person")
-    one.add_argument("action", choices=["show"])
+    one = _parser(commands, "profile", "show, export, erase or suppress a person")
+    one.add_argument("action", choices=["show", "export", "erase", "suppress"])
     one.add_argument("identifier", metavar="TYPE:VALUE")
+    one.add_argument("--dry-run", action="store_true", help="erase: only say what would go")
+    one.add_argument("--lift", action="store_true", help="suppress: let the person in again")
+    one.add_argument("--url", help="a running server; its admin key is in TAILORBIRD_ADMIN_KEY")
     _parser(commands, "check", "validate the configuration, and say where and why it is wrong")
     _parser(commands, "rebuild", "fold the log again and say whether the state is the same")
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import msgspec
 
-from tailorbird.admin.api import profile_view
 from tailorbird.app.config import Config, load_config, load_keys, load_placements
 from tailorbird.app.engine import Engine, Options, catch_up, current_state
 from tailorbird.app.operators import readout_query
@@ -15,7 +14,6 @@ from tailorbird.app.server import declare_placements, open_engine, serve
 from tailorbird.clock import SystemClock
 from tailorbird.decide.compiled import check
 from tailorbird.errors import ConfigurationError, InvalidInputError, NotFoundError
-from tailorbird.live.profiles import by_identifier
 from tailorbird.live.world import TABLES, World
 from tailorbird.measure.query import ReadoutQuery
 from tailorbird.measure.report import render
@@ -56,20 +54,6 @@ def run_report(options: argparse.Namespace) -> int:
         raise NotFoundError(f"no placement is called {wanted!r}")
     found = asyncio.run(_ask(readout_query(world, SystemClock().now(), wanted)))
     print(msgspec.json.encode(found).decode() if options.json else render(found))
-    return 0
-
-
-def run_profile(options: argparse.Namespace) -> int:
-    """Print what is known of a person."""
-    config = _config(options)
-    world = _open_world(options)
-    profile = by_identifier(world, options.identifier)
-    if profile is None:
-        raise NotFoundError(f"nobody is known by {options.identifier!r}")
-    keys, _ = load_keys(Path(config.data))
-    view = profile_view(world, bytes.fromhex(keys.secret), profile, SystemClock().now())
-    encoded = msgspec.json.encode(view)
-    print((encoded if options.json else msgspec.json.format(encoded, indent=2)).decode())
     return 0
 
 

@@ -60,7 +60,8 @@ Door = Callable[[Exchange], Answer]
 
 _SUCCESS = Response(200, b'{"success":true}')
 _PARSE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-_SPACE = b" \t\r\n"
+_OK = 200
+_COUNT_DIGITS_MAX = 4
 
 
 class OutcomeBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -141,9 +142,11 @@ class Doors:
         )
         if any(is_suppressed(world, secret, kind, value) for kind, value in named):
             return True
-        email = (event.traits or {}).get("email")
-        return isinstance(email, str) and is_suppressed(
-            world, secret, "email", email.strip().lower()
+        context = event.context.traits if event.context is not None else None
+        emails = [(traits or {}).get("email") for traits in (event.traits, context)]
+        return any(
+            isinstance(email, str) and is_suppressed(world, secret, "email", email.strip().lower())
+            for email in emails
         )
 
     async def outcome(self, exchange: Exchange) -> Response:
@@ -230,7 +233,8 @@ class Doors:
         if answer.decision is None:
             raise NotFoundError(f"no placement is called {key[:100]!r}")
         content = self._html(key, answer)
-        wrapped = f'<div class="tailorbird" data-decision-id="{html.escape(answer.decision_id)}">{content}</div>'
+        key_out = html.escape(answer.decision_id)
+        wrapped = f'<div class="tailorbird" data-decision-id="{key_out}">{content}</div>'
         return _uncached(Response(200, wrapped.encode(), HTML))
 
     def _html(self, key: str, answer: Any) -> str:  # noqa: ANN401
@@ -254,8 +258,7 @@ class Doors:
         try:
             self._require_flags(exchange)
             context = _flag_context(exchange.body)
-            if key not in self.engine.world.placements:
-                raise OfrepError("FLAG_NOT_FOUND", f"no placement is called {key[:100]!r}", 404)
+            self._require_flag(key)
             flag = self._evaluate([key], context, exchange)[0]
         except OfrepError as error:
             return json_response(failure(key[:200], error), error.status)
@@ -291,6 +294,10 @@ class Doors:
         self.served["decisions"] += len(answers)
         kinds = world.placements
         return [success(answer, is_list=kinds[answer.key].kind == "list") for answer in answers]
+
+    def _require_flag(self, key: str) -> None:
+        if key not in self.engine.world.placements:
+            raise OfrepError("FLAG_NOT_FOUND", f"no placement is called {key[:100]!r}", 404)
 
     def _require_flags(self, exchange: Exchange) -> None:
         try:
@@ -483,7 +490,7 @@ def _refusal(collected: Collected, status: int) -> Response:
     if len(accepted) + len(faults) == 1:
         errors = faults_out([fault for _, fault in faults])
     body: dict[str, Any] = {
-        "success": status == 200,
+        "success": status == _OK,
         "accepted": len(accepted),
         "rejected": len(faults),
     }
@@ -497,7 +504,7 @@ def _refusal(collected: Collected, status: int) -> Response:
         }
     body["errors"] = errors
     return Response(
-        status, msgspec.json.encode(body), PROBLEM if status != 200 else b"application/json"
+        status, msgspec.json.encode(body), PROBLEM if status != _OK else b"application/json"
     )
 
 
@@ -525,7 +532,7 @@ def _count(text: str | None) -> int | None:
     if (
         not text.isdecimal()
         or not text.isascii()
-        or len(text) > 4
+        or len(text) > _COUNT_DIGITS_MAX
         or not 1 <= int(text) <= COUNT_MAX
     ):
         raise InvalidInputError(Fault("count", f"a whole number from 1 to {COUNT_MAX}", text))

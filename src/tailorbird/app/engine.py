@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import shutil
 import os
 import threading
 from collections.abc import Sequence
@@ -32,11 +33,14 @@ from tailorbird.limits import (
     REJECTS_BYTES_MAX,
 )
 from tailorbird.live.decision_ids import decision_id, offset_of
+from tailorbird.live.profiles import suppression_hash
 from tailorbird.live.seen import key_of
 from tailorbird.live.world import TABLES, World
+from tailorbird.privacy.person import values_named
 from tailorbird.process.worker import Fold
 from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.events import LoggedEvent
+from tailorbird.schema.profile import identifier_of
 from tailorbird.schema.records import KINDS, LogRecord, decode, encode
 from tailorbird.stores.log import Log
 from tailorbird.stores.segments import SegmentLog
@@ -259,7 +263,9 @@ class Engine:
         return offset
 
     def keep_reject(self, reject: Reject) -> None:
-        """Keep a refused event, while there is room for refusals."""
+        """Keep a refused event, while there is room for refusals; nothing of people who were erased."""
+        if self._names_suppressed(reject.body):
+            return
         payload = _encoder.encode(reject)
         self._rejected_bytes += len(payload)
         if self._rejected_bytes > REJECTS_BYTES_MAX:
@@ -270,6 +276,15 @@ class Engine:
             self.rejects.flush()
         except (StorageError, OverloadedError) as error:
             logger.error("a refused event could not be kept: %s", error)  # noqa: TRY400
+
+    def _names_suppressed(self, body: str) -> bool:
+        suppressed = self.world.suppressed
+        if not suppressed:
+            return False
+        secret = self.options.secret
+        # Every suppressed value is suppressed as a user id, whatever it was.
+        names = (identifier_of("user_id", value) for value in values_named(body))
+        return any(suppression_hash(secret, name) in suppressed for name in names)
 
     def find_decision(self, key: str) -> LoggedDecision | None:
         """Return a decision by its id, from the log."""
@@ -355,11 +370,16 @@ class Engine:
                 if world.offset >= self.log.end:
                     break
                 await self._refold_pass(fold)
+            old_fold = self.fold
             self.world, self.fold = world, fold
             self.decider.use(world)
+            old_fold.let_go()
             old.store.close()
             await self._commit(world)
             self._state_files.keep_only_newest()
+            # What an interrupted rebuild left is a state of before, too.
+            for leftover in self.folder.glob("rebuild-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
         finally:
             self._is_checkpointing = False
 

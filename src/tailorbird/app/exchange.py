@@ -31,6 +31,7 @@ PROBLEM = b"application/problem+json"
 HTML = b"text/html; charset=utf-8"
 TEXT = b"text/plain; charset=utf-8"
 
+_SHOWN_MAX = 1e15  # Longer numbers are shortened like text.
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -46,8 +47,8 @@ class Response(NamedTuple):
 class WhenDurable(NamedTuple):
     """An answer to be given when what it acknowledges is safe.
 
-    A future of a whole turn of the event loop, not a coroutine of each request: three coroutines and a task cost
-    as much as folding an event.
+    A future of a whole turn of the event loop, not a coroutine of each request: three coroutines and
+    a task cost as much as folding an event.
     """
 
     durable: "asyncio.Future[None]"
@@ -131,7 +132,7 @@ class Exchange:
         return self.header(b"sec-gpc") == b"1"
 
     def credential(self) -> str | None:
-        """Return the key that the request carries: Basic user, Bearer, `X-Write-Key`, `X-API-Key` or query."""
+        """Return the key of the request: Basic user, Bearer, `X-Write-Key`, `X-API-Key` or query."""
         authorization = self.header(b"authorization")
         if authorization is not None:
             scheme, _, value = authorization.partition(b" ")
@@ -179,7 +180,7 @@ def faults_out(faults: tuple[Fault, ...] | list[Fault]) -> list[dict[str, Any]]:
 def _short(value: Any) -> Any:  # noqa: ANN401
     return (
         value
-        if value is None or (isinstance(value, bool | int | float) and abs(value) < 1e15)
+        if value is None or (isinstance(value, bool | int | float) and abs(value) < _SHOWN_MAX)
         else shorten(value)
     )
 

@@ -54,12 +54,14 @@ class Metrics:
         yield _counter("tailorbird_decide_faults", "Answered all the same", "fault", engine.decider.faults)
         yield _counter("tailorbird_folded", "What the fold counted", "what", dict(world.counts.scan()))
         health = engine.log.health()
+        behind = health.end - world.store.offset
+        cached = world.profiles.cache_bytes
         gauges = {
             "tailorbird_log_end": ("Offset of the next record", health.end),
             "tailorbird_log_corrupt_records": ("Corrupt records met", health.records_corrupt),
             "tailorbird_log_quarantined_bytes": ("Bytes set aside as corrupt", health.bytes_quarantined),
-            "tailorbird_state_behind_records": ("Records since the last checkpoint", health.end - world.store.offset),
-            "tailorbird_profile_cache_bytes": ("Estimated bytes of cached profiles", world.profiles.cache_bytes),
+            "tailorbird_state_behind_records": ("Records since the last checkpoint", behind),
+            "tailorbird_profile_cache_bytes": ("Estimated bytes of cached profiles", cached),
             "tailorbird_dirty_entries": ("Changed entries that wait for a checkpoint", world.dirty_count),
             "tailorbird_catalogue_items": ("Items that can be shown", world.catalogue.size),
             "tailorbird_placements": ("Placements", len(world.placements)),

@@ -8,6 +8,7 @@ import msgspec
 from tailorbird import __version__
 from tailorbird.app.doors import Door, OutcomeBody
 from tailorbird.app.operators import ItemsBody, RejectsBody
+from tailorbird.app.privacy_doors import SubmitBody
 from tailorbird.collect.collector import PATH_TYPES
 from tailorbird.deliver.api import DecideAnswer, DecideBody
 from tailorbird.limits import COUNT_MAX, PAGE_SIZE_MAX
@@ -83,6 +84,8 @@ _QUERY: dict[str, dict[str, Any]] = {
     "format": {"enum": ["json", "html"]},
     "metric": {"enum": ["rate", "value"]},
     "explain": {"enum": ["true", "1", "false", "0"]},
+    "dryRun": {"enum": ["true", "1", "false", "0"]},
+    "wait": {"enum": ["true", "1", "false", "0"]},
     "at": {"type": "string", "format": "date-time"},
     "limit": {"type": "integer", "minimum": 0, "maximum": PAGE_SIZE_MAX},
     "after": {"type": "integer", "minimum": 0, "maximum": 10**15 - 1},
@@ -134,6 +137,9 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("GET", "/admin/v1/rejects"): Operation("events", query=("after", "limit")),
     ("POST", "/admin/v1/rejects/replay"): Operation("events", RejectsBody),
+    ("POST", "/opendsr/v1/requests"): Operation("privacy", SubmitBody, status=201, query=("dryRun", "wait")),
+    ("GET", "/opendsr/v1/requests/{id}"): Operation("privacy", query=("wait",)),
+    ("DELETE", "/opendsr/v1/requests/{id}"): Operation("privacy", status=202),
 }
 """Routes that say more than their path: the others answer JSON and read an event, or nothing."""
 
@@ -184,7 +190,17 @@ _PROBLEM_SCHEMA: dict[str, Any] = {
         },
     },
 }
-_OPEN = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/.well-known/gpc.json", "/v1/projects", "/analytics.js")
+_OPEN = (
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/openapi.json",
+    "/.well-known/gpc.json",
+    "/opendsr/v1/discovery",
+    "/v1/projects",
+    "/analytics.js",
+)
+_ANY_TEXT: dict[str, Any] = {"type": "string", "minLength": 1}
 
 
 def _default(method: str, path: str) -> Operation:
@@ -207,14 +223,14 @@ def _operation(
         "responses": _responses(operation, refs),
     }
     parameters = [
-        {"name": place, "in": "path", "required": True, "schema": _PLACES.get(place, {"type": "string", "minLength": 1})}
+        {"name": place, "in": "path", "required": True, "schema": _PLACES.get(place, _ANY_TEXT)}
         for place in _PLACE.findall(path)
     ] + [
         {
             "name": query,
             "in": "query",
             "required": path == "/v1/decide" and query in _REQUIRED_QUERY,
-            "schema": _QUERY.get(query, {"type": "string", "minLength": 1}),
+            "schema": _QUERY.get(query, _ANY_TEXT),
         }
         for query in operation.query
     ]
@@ -245,6 +261,8 @@ def _responses(operation: Operation, refs: dict[Any, Any]) -> dict[str, Any]:
     responses = {str(operation.status): done, "4XX": problem, "503": problem}
     if operation.answer is Placement and operation.body is Placement:
         responses["201"] = done
+    if operation.body is SubmitBody:
+        responses["200"] = done  # Of a dry run, which makes nothing.
     return responses
 
 

@@ -13,7 +13,7 @@ from tailorbird.app.keys import Role
 from tailorbird.clock import parse_time
 from tailorbird.collect.collector import Reject
 from tailorbird.decide.compiled import check
-from tailorbird.errors import Fault, InvalidInputError, NotFoundError
+from tailorbird.errors import ConflictError, Fault, InvalidInputError, NotFoundError
 from tailorbird.limits import (
     CATALOGUE_ITEMS_MAX,
     ITEM_BYTES_MAX,
@@ -21,10 +21,11 @@ from tailorbird.limits import (
     PAGE_SIZE_MAX,
     PLACEMENTS_MAX,
 )
-from tailorbird.live.profiles import by_identifier, is_blocked
+from tailorbird.live.profiles import by_identifier, is_blocked, is_suppressed
 from tailorbird.live.world import ALL_PLACEMENTS, World
 from tailorbird.measure.query import PlacementMoments, ReadoutQuery
 from tailorbird.measure.worker import ReadoutWorker
+from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.item import Item, ItemDeleted, ItemPatch, ItemPatched, ItemsPut, patched
 from tailorbird.schema.placement import Placement
 from tailorbird.schema.profile import Profile
@@ -198,8 +199,11 @@ class Operators:
             :_DECISIONS_SHOWN
         ]
         found = ((key, self._engine.find_decision(key)) for key in newest)
-        marks, because = self._engine.world.marks, self._engine.decider.because
-        return [decision_view(key, decision, marks.get(key), because(decision)) for key, decision in found if decision]
+        return [self._view(key, decision) for key, decision in found if decision]
+
+    def _view(self, key: str, decision: LoggedDecision) -> dict[str, Any]:
+        engine = self._engine
+        return decision_view(key, decision, engine.world.marks.get(key), engine.decider.because(decision))
 
     async def put_consent(self, exchange: Exchange) -> Response:
         """Set what a person allows, by purpose; a person not met before is met by it."""
@@ -212,6 +216,8 @@ class Operators:
             )
         if is_blocked(value):
             raise InvalidInputError(Fault("identifier", "a value that identifies somebody", identifier))
+        if is_suppressed(self._engine.world, self._engine.options.secret, kind, value):
+            raise ConflictError("the person was erased: suppressed until lifted")
         consent = decode(exchange.body, dict[str, bool])
         if not consent or len(consent) > _PURPOSES_MAX:
             raise InvalidInputError(
@@ -234,9 +240,7 @@ class Operators:
         decision = self._engine.find_decision(key)
         if decision is None:
             raise NotFoundError(f"no decision is called {key[:100]!r}")
-        return json_response(
-            decision_view(key, decision, self._engine.world.marks.get(key), self._engine.decider.because(decision))
-        )
+        return json_response(self._view(key, decision))
 
     async def readouts(self, exchange: Exchange) -> Response:
         """Return what personalization earned against the holdout."""

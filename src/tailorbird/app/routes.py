@@ -12,6 +12,7 @@ from tailorbird.app.exchange import Exchange, Headers, Response, WhenDurable, pr
 from tailorbird.app.http import cors_headers
 from tailorbird.app.openapi import document
 from tailorbird.app.operators import Operators
+from tailorbird.app.privacy_doors import PrivacyDoors
 from tailorbird.errors import Fault, InvalidInputError, NotFoundError
 from tailorbird.limits import BODY_BYTES_MAX
 
@@ -19,14 +20,18 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-_ALLOWED_HEADERS = "authorization, content-type, x-write-key, anonymousid, sentat, x-retry-count, x-api-key, if-none-match, sec-gpc"
+_ALLOWED_HEADERS = (
+    "authorization, content-type, x-write-key, anonymousid, sentat, x-retry-count, x-api-key,"
+    " if-none-match, sec-gpc"
+)
 _PREFLIGHT_SECONDS = 86400  # A preflight a path and day; browsers cap it at two hours to a day.
 
 
-def table(doors: Doors, operators: Operators) -> list[tuple[str, str, Door]]:
+def table(doors: Doors, operators: Operators, privacy: PrivacyDoors) -> list[tuple[str, str, Door]]:
     """Return (method, path, door) of every route that is not hot; hot ones are reachable here too."""
     hot = [("POST", path.decode(), door) for path, door in doors.hot().items()]
-    return hot + [
+    return [
+        *hot,
         ("GET", "/v1/decide", doors.decide_by_query),
         ("POST", "/v1/outcomes", doors.outcome),
         ("POST", "/ofrep/v1/evaluate/flags", doors.evaluate_all),
@@ -53,6 +58,14 @@ def table(doors: Doors, operators: Operators) -> list[tuple[str, str, Door]]:
         ("GET", "/admin/v1/readouts", operators.readouts),
         ("GET", "/admin/v1/rejects", operators.rejects),
         ("POST", "/admin/v1/rejects/replay", operators.replay_rejects),
+        ("GET", "/admin/v1/suppressions", privacy.suppressions),
+        ("PUT", "/admin/v1/suppressions/{identifier:path}", privacy.suppress),
+        ("DELETE", "/admin/v1/suppressions/{identifier:path}", privacy.lift),
+        ("GET", "/opendsr/v1/discovery", privacy.discovery),
+        ("POST", "/opendsr/v1/requests", privacy.submit),
+        ("GET", "/opendsr/v1/requests/{id}", privacy.status),
+        ("DELETE", "/opendsr/v1/requests/{id}", privacy.cancel),
+        ("GET", "/.well-known/gpc.json", privacy.gpc),
     ]
 
 

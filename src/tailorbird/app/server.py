@@ -19,6 +19,7 @@ from tailorbird.app.engine import Engine, Options
 from tailorbird.app.http import HotProtocol
 from tailorbird.app.keys import Gate
 from tailorbird.app.operators import Operators
+from tailorbird.app.privacy_doors import Privacy, PrivacyDoors
 from tailorbird.app.routes import Application, table, with_openapi
 from tailorbird.clock import Clock, SystemClock
 from tailorbird.decide.compiled import check
@@ -76,11 +77,12 @@ def serve(engine: Engine, config: Config, keys: Keys) -> None:
     doors = Doors(engine, Gate(keys), config.analytics_js)
     readouts = ReadoutWorker()
     operators = Operators(doors, readouts)
+    privacy = Privacy(engine)
     hot = doors.hot()
     protocol = type("Protocol", (HotProtocol,), {"find_door": staticmethod(hot.get)})
     listener = _listen(config.host, config.port)
     settings = uvicorn.Config(
-        Application(with_openapi(table(doors, operators))),
+        Application(with_openapi(table(doors, operators, PrivacyDoors(doors, privacy)))),
         http=protocol,
         loop="uvloop",
         lifespan="off",
@@ -98,13 +100,16 @@ def serve(engine: Engine, config: Config, keys: Keys) -> None:
     print(f"tailorbird: listening on http://{config.host}:{port}", flush=True)  # noqa: T201
     with asyncio.Runner(loop_factory=settings.get_loop_factory()) as runner:
         try:
-            runner.run(_run(server, engine, listener, readouts))
+            runner.run(_run(server, privacy, listener, readouts))
         finally:
             engine.close()
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, but a signal only ends serving: uvicorn would raise it again and skip the clean end."""
+    """uvicorn's server, but a signal only ends serving.
+
+    uvicorn would raise it again afterwards, and the clean end would be skipped.
+    """
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -120,27 +125,30 @@ class _Server(uvicorn.Server):
 
 
 async def _run(
-    server: uvicorn.Server, engine: Engine, listener: socket.socket, readouts: ReadoutWorker
+    server: uvicorn.Server, privacy: Privacy, listener: socket.socket, readouts: ReadoutWorker
 ) -> None:
     # The default of 5 ms lets the thread that commits hold the loop up for as long.
     sys.setswitchinterval(_SWITCH_SECONDS)
-    checkpoints = asyncio.create_task(engine.checkpoint_forever())
+    checkpoints = asyncio.create_task(privacy.engine.checkpoint_forever())
     checkpoints.add_done_callback(lambda task: _end_on_failure(server, task))
+    requests = asyncio.create_task(privacy.requests.run_forever())
+    requests.add_done_callback(lambda task: _end_on_failure(server, task))
     sweeper = asyncio.create_task(_sweep(server))
     collector = asyncio.create_task(_collect_garbage())
     try:
         await server.serve(sockets=[listener])
     finally:
-        for task in (checkpoints, sweeper, collector):
+        tasks = (checkpoints, requests, sweeper, collector)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(checkpoints, sweeper, collector, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await readouts.close()
 
 
 def _end_on_failure(server: uvicorn.Server, task: "asyncio.Task[None]") -> None:
-    """Stop serving when the checkpoints have ended by an error: what they cannot write would pile up."""
+    """Stop serving when work in the background has ended by an error: what is left undone would pile up."""
     if not task.cancelled() and task.exception() is not None:
-        logger.critical("checkpoints have failed; the server ends", exc_info=task.exception())
+        logger.critical("background work has failed; the server ends", exc_info=task.exception())
         server.should_exit = True
 
 

@@ -21,7 +21,7 @@ from tailorbird.limits import (
 )
 from tailorbird.schema.events import TYPES, Event
 
-_DIGITS_AS_ZERO = bytes(48 if 48 <= byte <= 57 else byte for byte in range(256))
+_DIGITS_AS_ZERO = bytes.maketrans(b"123456789", b"000000000")
 _LONG_NUMBER = b"0" * 19
 _STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _AS_SQUARE = bytes.maketrans(b"{}", b"[]")
@@ -154,15 +154,7 @@ def _mend(raw: bytes, shared: Shared) -> Valid | Fault:
 def _mend_fields(fields: dict[str, Any], shared: Shared) -> Fault | None:
     if shared.type is not None:
         fields["type"] = shared.type
-    for name in ("userId", "anonymousId", "previousId", "groupId", "messageId"):
-        value = fields.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            fields[name] = str(value)
-    if not fields.get("messageId"):
-        fields["messageId"] = f"tb-{uuid.uuid4()}"
-    for name in ("properties", "traits", "context"):
-        if fields.get(name) == []:  # PHP clients encode an empty map so.
-            fields[name] = {}
+    _mend_ids(fields)
     for name, outer in (("context", shared.context), ("integrations", shared.integrations)):
         own = fields.get(name)
         if outer is not None and (own is None or isinstance(own, dict)):
@@ -174,6 +166,18 @@ def _mend_fields(fields: dict[str, Any], shared: Shared) -> Fault | None:
         if isinstance(fields.get(name), int | float):
             return Fault(name, "an ISO 8601 time as text", fields[name])
     return None
+
+
+def _mend_ids(fields: dict[str, Any]) -> None:
+    for name in ("userId", "anonymousId", "previousId", "groupId", "messageId"):
+        value = fields.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            fields[name] = str(value)
+    if not fields.get("messageId"):
+        fields["messageId"] = f"tb-{uuid.uuid4()}"
+    for name in ("properties", "traits", "context"):
+        if fields.get(name) == []:  # PHP clients encode an empty map so.
+            fields[name] = {}
 
 
 def _mend_context(context: dict[str, Any]) -> None:
@@ -210,12 +214,9 @@ def _check_fields(event: Event, raw: bytes) -> Valid | Fault:
         return Fault(
             "userId", "one of userId and anonymousId is needed (no_user_anon_id)", event.user_id
         )
-    if event.type == "track" and not event.event:
-        return Fault("event", "a track call needs the event's name", event.event)
-    if event.type == "alias" and not event.previous_id:
-        return Fault("previousId", "an alias call needs it", event.previous_id)
-    if event.type == "group" and not event.group_id:
-        return Fault("groupId", "a group call needs it", event.group_id)
+    missing = _missing(event)
+    if missing is not None:
+        return missing
     for path, value, length_max in (
         ("messageId", event.message_id, MESSAGE_ID_LENGTH_MAX),
         ("userId", event.user_id, IDENTIFIER_LENGTH_MAX),
@@ -227,6 +228,17 @@ def _check_fields(event: Event, raw: bytes) -> Valid | Fault:
         if value is not None and len(value) > length_max:
             return Fault(path, f"at most {length_max} characters", value)
     return Valid(event, raw)
+
+
+def _missing(event: Event) -> Fault | None:
+    """Return what an event of this type cannot do without and lacks."""
+    if event.type == "track" and not event.event:
+        return Fault("event", "a track call needs the event's name", event.event)
+    if event.type == "alias" and not event.previous_id:
+        return Fault("previousId", "an alias call needs it", event.previous_id)
+    if event.type == "group" and not event.group_id:
+        return Fault("groupId", "a group call needs it", event.group_id)
+    return None
 
 
 def _value_at(fields: dict[str, Any], path: str) -> Any:  # noqa: ANN401

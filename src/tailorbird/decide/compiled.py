@@ -141,10 +141,8 @@ def _check_arms(placement: Placement) -> list[Fault]:
         rule = f"floors of {len(placement.arms)} candidates add up to at most 1"
         faults.append(Fault("floor", rule, placement.floor))
     policy = placement.policy
-    for arm in getattr(policy, "weights", {}):
-        if arm not in placement.arms:
-            faults.append(Fault("policy.weights", "names a candidate of the placement", arm))
-    return faults
+    unknown = [arm for arm in getattr(policy, "weights", {}) if arm not in placement.arms]
+    return faults + [Fault("policy.weights", "names a candidate of the placement", arm) for arm in unknown]
 
 
 def _check_names(placement: Placement) -> list[Fault]:

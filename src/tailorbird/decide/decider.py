@@ -65,9 +65,7 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 class Journal(msgspec.Struct, frozen=True):
-    """How decisions are written and found again: `record` logs and folds those of one request
-    and gives back their ids.
-    """
+    """How decisions are written, those of one request together, and found again by their ids."""
 
     record: Record
     find: Find
@@ -136,7 +134,7 @@ class Decider:
         return case
 
     def _log(self, cases: list["_Case"]) -> None:
-        """Log what was decided anew; what cannot be logged is answered with the default and not learned from."""
+        """Log what was decided anew; what cannot be is answered with the default and not learned from."""
         fresh = [case for case in cases if case.logged is not None and not case.decision_id]
         if not fresh:
             return
@@ -354,7 +352,7 @@ class Decider:
         return "holdout" if visitor.position < share else "personalized"
 
     def _stick(self, case: "_Case", valid: set[str]) -> bool:
-        """Answer with the decision given to the same question earlier in the session, if it still may be shown."""
+        """Answer with the decision that the session got to the same question, if it still may be shown."""
         profile, t = case.turn.visitor.profile, case.turn.visitor.t
         case.request = self._request_digest(case)
         at: AtPlacement | None = None if profile is None else profile.placements.get(case.placement.key)

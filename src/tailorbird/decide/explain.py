@@ -49,6 +49,7 @@ def sentences(why: str, choice: str, propensity: float, title_of: Callable[[str]
         return [f"You {_VERBS.get(rest, 'chose')} it recently."]
     if kind == "arm":
         trials, successes, explored = rest.split(":")
-        text = f"{choice!r} reached its goal {successes} times in {trials}; it is shown with probability {propensity:.0%}"
+        text = f"{choice!r} reached its goal {successes} times in {trials}"
+        text += f"; it is shown with probability {propensity:.0%}"
         return [text.replace("%", " %") + (", to learn more about it." if explored == "1" else ".")]
     return [_PLAIN[why]] if why in _PLAIN else []

@@ -96,7 +96,7 @@ def find_candidates(  # type: ignore[no-untyped-def]  # noqa: ANN201, PLR0913, D
     for item in capped:
         marks[item] = tick + 3
     order = touched[:found]
-    if found > limit:
+    if found + len(own) > limit:  # Not all may fit: the strongest go first.
         order = order[np.argsort(-scores[order])]
     count = 0
     for source in range(4):

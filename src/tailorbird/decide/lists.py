@@ -130,7 +130,9 @@ class ListMaker:
             choices.append(LoggedChoice(ids[index], min(propensity, 1.0), score, why))
         return choices
 
-    def apply_rule(self, world: World, listing: Listing, rule: CompiledRule, visitor: Visitor) -> tuple[int, int]:
+    def apply_rule(
+        self, world: World, listing: Listing, rule: CompiledRule, visitor: Visitor
+    ) -> tuple[int, int]:
         """Apply a rule that reads the item and the visitor; return how many it removed and failed on."""
         errors = 0
         keep = np.ones(len(listing.items), np.bool_)

@@ -100,7 +100,7 @@ def scalars(profile: Profile, at: float) -> tuple[float, ...]:
 
 
 def feature(profile: Profile, name: str, at: float) -> float | None:
-    """Return one feature by name as of `at`; 0.0 for a counter of something never seen, None for no feature."""
+    """Return one feature by name as of `at`; 0.0 for what was never seen, None for no feature."""
     parsed = _parsed(name)
     if parsed is None:
         return None

@@ -74,7 +74,7 @@ class Catalogue:
         return None if index is None else self.items[index]
 
     def seen(self, key: str) -> tuple[int, bool]:
-        """Return the index of an item that an event names and whether it is new; -1 where there is no room."""
+        """Return the index of an item that an event names, and whether it is new; -1 without room."""
         index = self.index.get(key)
         if index is not None:
             return index, False

@@ -105,7 +105,7 @@ def founding_identifier(world: World, anonymous_id: str | None, user_id: str | N
 
 @functools.lru_cache(maxsize=65_536)
 def holdout_position(secret: bytes, assignment_key: str) -> float:
-    """Return a visitor's fixed position in [0, 1): in the holdout of every placement whose share is above it."""
+    """Return a visitor's fixed position in [0, 1): held out wherever the share is above it."""
     return unit_interval(secret, "holdout", assignment_key)
 
 

@@ -89,6 +89,7 @@ class Finder:
         parts = [name.partition(":") for name in person.identifiers]
         values = {value for kind, _, value in parts if kind != "email"}
         self._needles = _needles(values)
+        self._user_needles = _needles(self._users)
         self._email_needles = _needles(self._emails)
         self._profile_needles = _needles(person.profiles)
         self._mentioning = _mentioning(values, self._emails)
@@ -190,9 +191,9 @@ class Finder:
             self.held.shared.add(identifier_of("email", own))
         if previous in self._users:
             self.held.renamed[record.offset] = _without_previous(logged)
-        elif any(b'"%b"' % needle in record.payload for needle in self._needles):
-            self.held.mentions += 1
-        elif any(needle in record.payload.lower() for needle in self._email_needles):
+        elif self._has_email(record.payload) or any(
+            b'"%b"' % needle in record.payload for needle in self._user_needles
+        ):
             self.held.mentions += 1
 
     def _may_concern(self, payload: bytes) -> bool:
@@ -200,10 +201,12 @@ class Finder:
             any(needle in payload for needle in self._needles)
             or b"\\" in payload
             or (bool(self.held.decision_ids) and b"ecision" in payload)
-            or (bool(self._email_needles) and self._has_email(payload))
+            or self._has_email(payload)
         )
 
     def _has_email(self, payload: bytes) -> bool:
+        if not self._email_needles:
+            return False
         lowered = payload.lower()
         return any(needle in lowered for needle in self._email_needles)
 

@@ -95,6 +95,15 @@ class Fold:
         self._fold_decision(offset, decision, key)
         self.world.offset = offset + 1
 
+    def let_go(self) -> None:
+        """End folding, and let go of the world.
+
+        The parts of a fold refer to one another in a circle, and the server keeps the garbage
+        collector away from what has settled.
+        """
+        self._handlers.clear()
+        del self._attribution
+
     # --- events -------------------------------------------------------------------------------------
 
     def _event(self, offset: int, logged: LoggedEvent) -> None:
@@ -110,7 +119,7 @@ class Fold:
         profile = self._resolve(event, t)
         name = name_of(event)
         properties = event.properties or {}
-        items, item_categories = self._items_of(name, properties)
+        items, item_categories = self._items_of(properties)
         if profile is not None:
             profile.version = offset
             sessions.observe(profile, t)
@@ -193,7 +202,7 @@ class Fold:
             self.world.count("items.refused")
         return index
 
-    def _items_of(self, name: str, properties: dict[str, Any]) -> tuple[list[str], list[str]]:
+    def _items_of(self, properties: dict[str, Any]) -> tuple[list[str], list[str]]:
         """Return the items that an event names, and the categories it is about."""
         items: list[str] = []
         categories: list[str] = []

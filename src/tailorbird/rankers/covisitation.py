@@ -2,8 +2,8 @@
 
 Each event on an item counts `1 / distance` from each of the visitor's last ten distinct items to it
 (Ludewig and Jannach 2018, "Evaluation of session-based recommendation algorithms", sequential rules).
-Simple, learned at once, and stronger than many neural models (see `rankers.observed` for the counting). Of each item the strongest
-`COVISITS_PER_ITEM_MAX` followers are kept; a new one takes the place of the weakest.
+Simple, learned at once, and stronger than many neural models; `rankers.observed` counts. Of each item
+the strongest `COVISITS_PER_ITEM_MAX` followers are kept; a new one takes the place of the weakest.
 """
 
 import numpy as np

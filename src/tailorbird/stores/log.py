@@ -73,7 +73,7 @@ class Log(Protocol):
         """
 
     def read(self, start: int = 0, stop: int | None = None) -> Iterator[Record]:
-        """Yield the records with `start <= offset < stop`, in order; gaps and corrupt records are left out."""
+        """Yield the records with `start <= offset < stop`, in order, without gaps and corrupt ones."""
 
     def get(self, offset: int) -> Record | None:
         """Return the record at `offset`, or None where none is."""
