@@ -310,7 +310,9 @@ def test_outcomes_ahead_of_their_trials_are_no_negative_failures():
 
 
 def test_thompson_is_the_quadrature_of_the_posteriors():
-    found = thompson.probabilities(Thompson(), seen(), ("a", "b", "new"), "decisions")
+    state = seen()
+    base.publish(state)
+    found = thompson.probabilities(Thompson(), state, ("a", "b", "new"), "decisions")
     assert np.array_equal(found, best([3, 2, 1], [4, 2, 1]))
 
 
@@ -327,12 +329,13 @@ def test_fixed_weights_are_shared_among_the_arms_at_hand(weights, expected):
     np.testing.assert_allclose(fixed.probabilities(Fixed(weights), ("a", "b", "c")), expected)
 
 
-def test_every_change_is_a_version():
+def test_every_copy_for_decisions_is_a_version_and_few_trials_are_copied_at_once():
     state = PolicyState()
     base.decided(state, "a")
     base.exposed(state, "a", is_rewarded=False)
     base.rewarded(state, "a", is_exposed=True, value=2.5)
-    assert state == PolicyState({"a": ArmSums(1, 1, 1, 1, 2.5)}, version=3)
+    sums = {"a": ArmSums(1, 1, 1, 1, 2.5)}
+    assert state == PolicyState(sums, version=3, published=sums, counted=2)
 
 
 def test_merging_changes_neither_side():

@@ -13,8 +13,8 @@ import asyncio
 import contextlib
 import gc
 import logging
-import shutil
 import os
+import shutil
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -27,6 +27,7 @@ from tailorbird.clock import SystemClock
 from tailorbird.errors import (
     ConfigurationError,
     ConflictError,
+    InvalidInputError,
     NotFoundError,
     StorageError,
     TailorbirdError,
@@ -43,7 +44,13 @@ _KEY: Final = "TAILORBIRD_ADMIN_KEY"
 
 def run_profile(options: argparse.Namespace) -> int:
     """Carry out one action on one person and print its result."""
-    name = check_name("TYPE:VALUE", options.identifier)
+    for flag, action in (("dry_run", "erase"), ("lift", "suppress")):
+        if getattr(options, flag) and options.action != action:
+            raise ConfigurationError(f"--{flag.replace('_', '-')}: only with `profile {action}`")
+    try:
+        name = check_name("TYPE:VALUE", options.identifier)
+    except InvalidInputError as error:
+        raise ConfigurationError(str(error)) from error
     actions = _at_server if options.url else _in_folder
     result = actions(options, name)
     encoded = msgspec.json.encode(result)

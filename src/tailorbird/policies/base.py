@@ -103,13 +103,13 @@ def rewarded(state: PolicyState, arm: str, *, is_exposed: bool, value: float) ->
 
 def merged(a: PolicyState, b: PolicyState) -> PolicyState:
     """Return the sums of both, as if one had seen all that either saw; neither is changed."""
-    nothing = ArmSums()
-    arms = {
-        arm: _added(a.arms.get(arm, nothing), b.arms.get(arm, nothing)) for arm in a.arms | b.arms
-    }
-    both = PolicyState(arms, a.version + b.version, counted=a.counted + b.counted)
-    publish(both)
-    return both
+    return PolicyState(
+        arms=_merged_sums(a.arms, b.arms),
+        version=a.version + b.version,
+        published=_merged_sums(a.published, b.published),
+        counted=a.counted + b.counted,
+        unpublished=a.unpublished + b.unpublished,
+    )
 
 
 def publish(state: PolicyState) -> None:
@@ -124,6 +124,10 @@ def _counted(state: PolicyState) -> None:
     state.unpublished += 1
     if state.unpublished * PUBLISH_SHARE >= state.counted:
         publish(state)
+
+
+def _merged_sums(a: dict[str, ArmSums], b: dict[str, ArmSums]) -> dict[str, ArmSums]:
+    return {arm: _added(a.get(arm, _NOTHING), b.get(arm, _NOTHING)) for arm in a | b}
 
 
 def _added(a: ArmSums, b: ArmSums) -> ArmSums:

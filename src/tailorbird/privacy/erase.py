@@ -231,9 +231,7 @@ class Erasure:
             here = self.count(person, held)
             # The state is counted once: it changes only when it is folded again.
             found += (
-                here
-                if not found.total
-                else msgspec.structs.replace(here, profiles=0, identifiers=0, links=0)
+                here if not found.total else msgspec.structs.replace(here, profiles=0, identifiers=0, links=0)
             )
             if not _is_in_logs(person, held) and not self._is_damaged():
                 return found, removed, bool(found.total)
@@ -283,9 +281,7 @@ class Erasure:
         others = set(entry.owners) - users - {FORGOTTEN}
         return bool(others) or (bool(entry.profile) and entry.profile not in person.profiles)
 
-    def _close_door(
-        self, names: Iterable[str], person: Person, shared: set[str]
-    ) -> tuple[Person, int]:
+    def _close_door(self, names: Iterable[str], person: Person, shared: set[str]) -> tuple[Person, int]:
         """Refuse a person at the door from now on, with what was linked since; return how many hashes.
 
         Nothing is awaited here, and a write folds what came before it: so when nobody new is found,
@@ -312,8 +308,7 @@ def _markers_to_drop(person: Person, held: Held) -> list[int]:
     return [
         offset
         for device, offsets in held.markers.items()
-        if (name := identifier_of("anonymous_id", device)) in person.identifiers
-        and name not in held.shared
+        if (name := identifier_of("anonymous_id", device)) in person.identifiers and name not in held.shared
         for offset in offsets
     ]
 

@@ -58,9 +58,7 @@ class Exporter:
         held = await erasure.find(person)
         log, rejects = erasure.installation.log, erasure.installation.rejects
         records = await in_thread(lambda breather: _read(log, held, bytes_max, breather))
-        refusals = await in_thread(
-            lambda _: [_refusal(rejects, offset, person) for offset in held.refusals]
-        )
+        refusals = await in_thread(lambda _: [_refusal(rejects, offset, person) for offset in held.refusals])
         document = {
             "subject": _subject(person),
             "exportedAt": format_time(erasure.installation.clock.now()),
@@ -72,12 +70,8 @@ class Exporter:
                 for offset, record in records
                 if isinstance(record, LoggedDecision)
             ],
-            "outcomes": [
-                _outcome(record) for _, record in records if isinstance(record, LoggedOutcome)
-            ],
-            "consents": [
-                _consent(record) for _, record in records if isinstance(record, ConsentChanged)
-            ],
+            "outcomes": [_outcome(record) for _, record in records if isinstance(record, LoggedOutcome)],
+            "consents": [_consent(record) for _, record in records if isinstance(record, ConsentChanged)],
             "refusals": [refusal for refusal in refusals if refusal is not None],
         }
         return Export(msgspec.json.encode(document), len(records) + len(held.refusals))
@@ -87,9 +81,7 @@ class Exporter:
         return [self._views.profile(profile) for profile in found if profile is not None]
 
 
-def _read(
-    log: Log, held: Held, bytes_max: int | None, breather: Breather
-) -> list[tuple[int, LogRecord]]:
+def _read(log: Log, held: Held, bytes_max: int | None, breather: Breather) -> list[tuple[int, LogRecord]]:
     """Return a person's records with their offsets, oldest first."""
     records = []
     size = 0
@@ -99,9 +91,7 @@ def _read(
             size += len(record.payload)
             if bytes_max is not None and size > bytes_max:
                 rule = f"at most {bytes_max} bytes in one answer; `tailorbird profile export` has no bound"
-                raise InvalidInputError(
-                    Fault("subject_identities", rule, f"more than {size} bytes")
-                )
+                raise InvalidInputError(Fault("subject_identities", rule, f"more than {size} bytes"))
             records.append((offset, decode(record.kind, record.payload)))
         breather.breathe()
     return records

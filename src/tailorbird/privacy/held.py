@@ -83,9 +83,7 @@ class Finder:
         self._devices = person.values("anonymous_id")
         self._signed_out = person.values("device")
         self._emails = person.values("email")
-        self._owners: dict[str, set[str]] = {
-            device: set() for device in self._devices | self._signed_out
-        }
+        self._owners: dict[str, set[str]] = {device: set() for device in self._devices | self._signed_out}
         parts = [name.partition(":") for name in person.identifiers]
         values = {value for kind, _, value in parts if kind != "email"}
         self._needles = _needles(values)
@@ -299,7 +297,5 @@ def _without_previous(logged: LoggedEvent) -> Entry:
     if fields.get("type") == "alias" and known(fields.get("userId")) is not None:
         # The fold takes an alias for its user alone; without the name it must not join the device.
         fields.pop("anonymousId", None)
-    renamed = LoggedEvent(
-        logged.r, logged.t, logged.m, msgspec.Raw(_encoder.encode(fields)), logged.gpc
-    )
+    renamed = LoggedEvent(logged.r, logged.t, logged.m, msgspec.Raw(_encoder.encode(fields)), logged.gpc)
     return Entry(_EVENT_KIND, _encoder.encode(renamed))

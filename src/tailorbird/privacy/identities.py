@@ -67,11 +67,7 @@ def check_identities(identities: list[Identity]) -> None:
     if not 1 <= len(identities) <= IDENTITIES_MAX:
         rule = f"from one to {IDENTITIES_MAX} identities"
         raise InvalidInputError(Fault(path, rule, len(identities)))
-    faults = [
-        fault
-        for i, identity in enumerate(identities)
-        for fault in _faults(identity, f"{path}[{i}]")
-    ]
+    faults = [fault for i, identity in enumerate(identities) for fault in _faults(identity, f"{path}[{i}]")]
     if faults:
         raise InvalidInputError(*faults)
 
@@ -97,7 +93,7 @@ def names_of(identities: Iterable[Identity]) -> list[str]:
 
 
 def find_hashed(store: StateStore, identities: Iterable[Identity], breather: Breather) -> list[str]:
-    """Return the identifiers in a committed state whose hash an identity gives. Blocks: run it in a thread."""
+    """Return the identifiers in a committed state whose hash an identity gives. Blocks."""
     wanted: dict[tuple[str, str], set[str]] = {}
     for each in identities:
         if each.identity_format != "raw":

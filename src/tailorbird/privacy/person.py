@@ -78,9 +78,7 @@ def person_of(world: World, names: Iterable[str]) -> Person:
     return Person(frozenset(identifiers), frozenset(profiles))
 
 
-def to_suppress(
-    world: World, secret: bytes, person: Person, shared: Iterable[str]
-) -> tuple[str, ...]:
+def to_suppress(world: World, secret: bytes, person: Person, shared: Iterable[str]) -> tuple[str, ...]:
     """Return the hashes under which the door is to refuse a person and does not yet.
 
     A value is refused as a user id and as an anonymous id, whatever it was: a client that sends it

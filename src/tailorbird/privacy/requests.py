@@ -124,9 +124,7 @@ class Requests:
         """
         request = self.get(request_id)
         if request.status != "pending":
-            raise ConflictError(
-                f"the request is {request.status}; only pending ones can be cancelled"
-            )
+            raise ConflictError(f"the request is {request.status}; only pending ones can be cancelled")
         self._waiting.remove(request.key)
         await self._finish(request, "cancelled")
         return request
@@ -217,9 +215,7 @@ class Requests:
             finished = (key for key, request in self._requests.items() if request.finished)
 
     async def _save(self, request: Request) -> None:
-        await asyncio.to_thread(
-            _write, self._folder / f"{request.key}.json", msgspec.json.encode(request)
-        )
+        await asyncio.to_thread(_write, self._folder / f"{request.key}.json", msgspec.json.encode(request))
 
 
 def _load(folder: Path) -> list[Request]:

@@ -1,4 +1,4 @@
-"""How long searches run beside the traffic: in a thread that pauses, one at a time, a bounded line waiting."""
+"""How long searches run beside the traffic: in a thread that pauses, one at a time, a bounded line."""
 
 import asyncio
 import time

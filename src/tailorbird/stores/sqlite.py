@@ -217,7 +217,7 @@ class SqliteState:
         """Set up the writing connection, make what tables are missing; return the offset."""
         self._writer.execute("PRAGMA journal_mode = WAL")
         self._writer.execute("PRAGMA synchronous = NORMAL")
-        self._writer.execute("PRAGMA secure_delete = OFF")
+        self._writer.execute("PRAGMA secure_delete = ON")
         with self._writer:
             self._writer.execute("BEGIN IMMEDIATE")
             for table in self._tables:

@@ -1,0 +1,260 @@
+"""Laws of erasure: what is left is the fold of everybody else's records, and nobody else notices."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tailorbird.clock import ManualClock
+from tailorbird.decide.visitor import Request, Visitor
+from tailorbird.live import seen
+from tailorbird.live.decision_ids import decision_id
+from tailorbird.live.world import ALL_PLACEMENTS, TABLES, ArmsMoments, World
+from tailorbird.privacy.erase import Erasure
+from tailorbird.privacy.person import Person
+from tailorbird.process.worker import Fold
+from tailorbird.schema.decision import LoggedChoice, LoggedDecision, VisitorRef
+from tailorbird.schema.events import LoggedEvent, LoggedOutcome
+from tailorbird.schema.placement import Placement
+from tailorbird.schema.profile import encode_profile
+from tailorbird.schema.records import (
+    ConsentChanged,
+    LogRecord,
+    OwnerForgotten,
+    PlacementPut,
+    Suppressed,
+    decode,
+    encode,
+)
+from tailorbird.stats.moments import add_unit
+from tailorbird.stores.memory import MemoryLog, MemoryState
+
+SECRET = bytes(range(32))
+BEGIN = 1_700_000_000.0
+HERO = msgspec.convert(
+    {"key": "hero", "variants": [{"id": "a"}, {"id": "b"}], "holdout": 0.5, "goal": {"event": "Bought"}}, Placement
+)
+
+lawfully = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_filters():
+    """Make the filters of message ids small: quick to make."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(seen, "BITS", 1 << 12)
+        patch.setattr(seen, "_MASK", (1 << 12) - 1)
+        yield
+
+
+class House:
+    """An installation in memory, as privacy sees one, with what happens in it."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock(BEGIN)
+        self.log = MemoryLog()
+        self.rejects = MemoryLog()
+        self.decided: list[str] = []
+        self._begin()
+        self.write(PlacementPut(BEGIN, HERO))
+
+    def write(self, record: LogRecord) -> int:
+        offset = self.log.append(*encode(record))
+        self.fold.apply_record(offset, record)
+        return offset
+
+    async def durable(self) -> None:
+        """Memory is as durable as it gets."""
+
+    async def refold(self) -> None:
+        self._begin()
+        for record in self.log.read():
+            self.fold.apply(record)
+        self.world.offset = self.log.end
+
+    def _begin(self) -> None:
+        self.world = World(MemoryState(TABLES), holdout_share=0.3)
+        self.fold = Fold(self.world, SECRET, self.log)
+
+    def erase(self, *names: str) -> dict[str, Any]:
+        async def keep(_person: Person) -> None:
+            """Nothing is cut short here."""
+
+        return asyncio.run(Erasure(self, SECRET).erase(names, Person(), keep))
+
+    def happen(self, step: dict[str, Any]) -> None:
+        """Let one thing happen: an event, a decision, an outcome or a consent."""
+        self.clock.advance(60.0)
+        now = self.clock.now()
+        what = step["what"]
+        if what == "event":
+            event = {"messageId": f"m-{self.log.end}", **step["event"]}
+            raw = msgspec.Raw(msgspec.json.encode(event))
+            self.write(LoggedEvent(now, now, event["messageId"], raw))
+        elif what == "decide":
+            self._decide(VisitorRef(step["device"], step["user"]), now)
+        elif what == "consent":
+            self.write(ConsentChanged(now, step["name"], {"personalization": True}))
+        elif self.decided:
+            key = self.decided[step["which"] % len(self.decided)]
+            self.write(LoggedOutcome(now, now, f"o-{self.log.end}", key, "Bought", 2.0))
+
+    def _decide(self, visitor: VisitorRef, now: float) -> None:
+        met = Visitor(self.world, SECRET, Request(visitor, []), now)
+        arm = "none" if met.position is None else "holdout" if met.position < 0.5 else "personalized"
+        decision = LoggedDecision(
+            t=now,
+            r=now,
+            placement="hero",
+            reason="SPLIT",
+            rung="live",
+            choices=[LoggedChoice("a", 0.5, 0.0, "")],
+            arms=["a", "b"],
+            probabilities=[0.5, 0.5],
+            arm="a",
+            holdout=arm,
+            profile=met.profile_id,
+            founded_on=met.founded_on,
+            is_learned=arm == "personalized",
+        )
+        self.decided.append(decision_id(SECRET, self.write(decision)))
+
+    def digest(self) -> str:
+        """Return the hash of all that the world knows, but for who is suppressed."""
+        self.world.checkpoint()
+        store = self.world.store
+        changes = [(table, key, value) for table in TABLES if table != "suppressed" for key, value in store.scan(table)]
+        return repr(changes)
+
+    def bytes_kept(self) -> bytes:
+        """Return every byte that is kept anywhere."""
+        self.world.checkpoint()
+        parts = [record.payload for record in self.log.read()]
+        parts += [record.payload for record in self.rejects.read()]
+        parts += [
+            part for table in TABLES for key, value in self.world.store.scan(table) for part in (key.encode(), value)
+        ]
+        return b"\n".join(parts)
+
+
+def event(kind: str, device: str | None, user: str | None, **more: Any) -> dict[str, Any]:
+    fields = {"type": kind, "event": "Seen" if kind == "track" else None, "anonymousId": device, "userId": user, **more}
+    return {"what": "event", "event": {name: value for name, value in fields.items() if value is not None}}
+
+
+def steps_of(user: str, devices: list[str], items: list[str]) -> st.SearchStrategy[dict[str, Any]]:
+    """What one person does on their devices, signed in and out."""
+    device = st.sampled_from(devices)
+    visitor = st.tuples(st.none() | device, st.none() | st.just(user)).filter(any)
+    properties = st.fixed_dictionaries({}, optional={"product_id": st.sampled_from(items)} if items else {})
+    name = st.sampled_from(["Seen", "Bought"])
+    return st.one_of(
+        st.builds(lambda v, p, n: event("track", *v, properties=p, event=n), visitor, properties, name),
+        st.builds(lambda v: event("identify", *v, traits={"email": f"{user}@x.example"}), visitor),
+        st.builds(lambda d: event("alias", None, user, previousId=d), device),
+        st.builds(lambda v: {"what": "decide", "device": v[0], "user": v[1]}, visitor),
+        st.just({"what": "consent", "name": f"user_id:{user}"}),
+    )
+
+
+def histories(*people: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[list[tuple[int, dict[str, Any]]]]:
+    """Steps of several people in any order, each with whose it is."""
+    steps = [st.tuples(st.just(index), person) for index, person in enumerate(people)]
+    return st.lists(st.one_of(*steps), min_size=1, max_size=25)
+
+
+ANNA = steps_of("anna-u", ["anna-d1", "anna-d2"], ["i1", "i2"])
+BERT = steps_of("bert-u", ["bert-d1", "bert-d2"], ["i2", "i3"])
+
+
+@lawfully
+@given(histories(ANNA, BERT))
+def test_what_is_left_is_the_fold_of_everybody_elses_records(history):
+    both = House()
+    only_bert = House()
+    person = {"anna-u", "anna-d1", "anna-d2"}
+    for whose, step in history:
+        end = both.log.end
+        both.happen(step)
+        record = both.log.get(end)
+        if whose == 1 and record is not None:
+            only_bert.log._records[end] = record
+            only_bert.log._end = end + 1
+    names = [f"{kind}:{value}" for value in person for kind in ("user_id", "anonymous_id")]
+    both.erase(*names)
+    asyncio.run(only_bert.refold())
+    assert both.digest() == only_bert.digest()
+    for value in (*person, "anna-u@x.example"):
+        assert value.encode() not in both.bytes_kept()
+
+
+@lawfully
+@given(
+    histories(
+        steps_of("anna-u", ["anna-d", "home", "hall"], []),
+        steps_of("bert-u", ["bert-d", "home", "hall"], []),
+        steps_of("carl-u", ["home"], []),
+        st.just({"what": "outcome", "which": 3}),
+    ),
+    st.booleans(),
+)
+def test_nobody_else_notices_on_devices_that_people_share(history, names_other):
+    house = House()
+    for _, step in history:
+        house.happen(step)
+    if names_other and house.world.identifiers.get("user_id:anna-u") is not None:
+        house.happen(event("alias", "bert-d", "bert-u", previousId="anna-u"))
+    person = Erasure(house, SECRET).person(["user_id:anna-u"])
+    before = people(house.world, person)
+    proof = house.erase("user_id:anna-u")
+    assert proof["remaining"] == 0
+    assert people(house.world, person) == before
+    assert moments_of_profiles(house.world) == {key: value for key, value in house.world.moments.scan() if value != ArmsMoments()}
+    kept = house.bytes_kept()
+    assert b"anna-u" not in kept
+    assert b"anna-d" not in kept
+    again = house.erase("user_id:anna-u")
+    assert (again["found"], again["removed"], again["suppressed"]) == (0, 0, 0)
+
+
+@lawfully
+@given(
+    histories(
+        steps_of("anna-u", ["anna-d", "home"], []),
+        steps_of("bert-u", ["bert-d", "home"], []),
+    )
+)
+def test_when_all_who_shared_a_device_are_erased_nothing_names_it(history):
+    house = House()
+    for _, step in history:
+        house.happen(step)
+    for user in ("anna-u", "bert-u"):
+        house.erase(f"user_id:{user}")
+    for name in ("anonymous_id:home", "anonymous_id:anna-d", "anonymous_id:bert-d", "device:home"):
+        if house.world.identifiers.get(name) is not None:
+            house.erase(name if not name.endswith(":home") else "device:home")
+    kinds = {type(decode(record.kind, record.payload)) for record in house.log.read()}
+    signed_out = {LoggedEvent, LoggedDecision, LoggedOutcome}
+    assert kinds - signed_out <= {PlacementPut, Suppressed, OwnerForgotten}
+
+
+def people(world: World, person: Person) -> dict[str, bytes]:
+    """Return everybody's profile but the person's."""
+    return {key: encode_profile(profile) for key, profile in world.profiles.scan() if key not in person.profiles}
+
+
+def moments_of_profiles(world: World) -> dict[str, ArmsMoments]:
+    """Return the moments that the profiles alone give: each is one unit of its arm."""
+    found: dict[str, ArmsMoments] = {}
+    for _, profile in world.profiles.scan():
+        for key, at in profile.placements.items():
+            if at.arm:
+                add_unit(found.setdefault(key, ArmsMoments()).of(at.arm), at)
+    for key, moments in world.moments.scan():
+        if key in found:
+            found[key].merged_units = moments.merged_units
+    assert set(found) <= {"hero", ALL_PLACEMENTS}
+    return found
