@@ -703,6 +703,11 @@ BAD_PLACEMENTS = [
         "rules[0].when",
         id="a deep rule",
     ),
+    pytest.param(
+        {"variants": TWO, "rules": [{"name": "r", "when": "[1].all(x, [1].//\n all (y, x == y))"}]},
+        "rules[0].when",
+        id="a comprehension within another",
+    ),
     pytest.param({"kind": "list", "candidates": {"query": "item. =="}}, "candidates.query", id="a bad query"),
     pytest.param(
         {"variants": TWO, "goal": {"event": "x", "value": "properties."}}, "goal.value", id="a bad value"

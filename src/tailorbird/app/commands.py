@@ -13,7 +13,7 @@ from tailorbird.app.operators import readout_query
 from tailorbird.app.server import declare_placements, open_engine, serve
 from tailorbird.clock import SystemClock
 from tailorbird.decide.compiled import check
-from tailorbird.errors import ConfigurationError, InvalidInputError, NotFoundError
+from tailorbird.errors import ConfigurationError, ConflictError, InvalidInputError, NotFoundError
 from tailorbird.live.world import TABLES, World
 from tailorbird.measure.query import ReadoutQuery
 from tailorbird.measure.report import render
@@ -82,6 +82,8 @@ def run_rebuild(options: argparse.Namespace) -> int:
     engine = Engine(Path(config.data), engine_options, clock)
     try:
         kept = engine.world.store
+        if kept.offset == 0 < engine.log.end:
+            raise ConflictError("there is no state to compare with: start the server once, it folds the log")
         started = clock.elapsed()
         with tempfile.TemporaryDirectory(dir=config.data, prefix="rebuild-") as folder:
             world = engine.new_world(SqliteState(Path(folder) / "state.db", TABLES))

@@ -13,7 +13,8 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from tailorbird.app.exchange import Answer, Exchange, Response, WhenDurable
+from tailorbird.app.exchange import Answer, Exchange, Response, WhenDurable, problem
+from tailorbird.errors import Fault, InvalidInputError
 from tailorbird.limits import BODY_BYTES_MAX, HEADER_BYTES_MAX
 
 Door = Callable[[Exchange], Answer]
@@ -195,9 +196,4 @@ class HotProtocol(HttpToolsProtocol):
             raise ValueError(f"headers of at most {HEADER_BYTES_MAX} bytes")
 
 
-_TOO_LARGE = Response(
-    413,
-    b'{"type":"about:blank","title":"Too large","status":413,"detail":"body: at most %d bytes"}'
-    % BODY_BYTES_MAX,
-    b"application/problem+json",
-)
+_TOO_LARGE = problem(InvalidInputError(Fault("body", f"at most {BODY_BYTES_MAX} bytes")))

@@ -40,6 +40,10 @@ class CompiledPlacement:
         self.placement = placement
         self.arms = placement.arms
         self.variants: dict[str, Variant] = {variant.id: variant for variant in placement.variants}
+        self.values = {
+            variant.id: msgspec.Raw(msgspec.json.encode(variant.value)) for variant in placement.variants
+        }
+        """What each variant shows, as JSON: encoded once, not with every answer."""
         self.eligibility: dict[str, Expression] = {
             variant.id: compile_expression(variant.rule, f"variants[{i}].rule", VISITOR_VARIABLES)
             for i, variant in enumerate(placement.variants)
@@ -113,11 +117,21 @@ def check(placement: Placement) -> Placement:
     faults = [*_check_arms(placement), *_check_names(placement)]
     if faults:
         raise InvalidInputError(*faults)
-    CompiledPlacement(placement)
+    compiled = CompiledPlacement(placement)
+    if placement.kind == "variant":
+        faults = [
+            Fault(f"rules[{i}].when", "a variant placement has no items to ask about", rule.rule.when)
+            for i, rule in enumerate(compiled.rules)
+            if rule.is_about_item
+        ]
+        if faults:
+            raise InvalidInputError(*faults)
     return placement
 
 
 def _complete(placement: Placement) -> Placement:
+    # Purposes are kept in lower case wherever consent is given or refused.
+    placement = msgspec.structs.replace(placement, consent=placement.consent.lower())
     if placement.kind != "list":
         return placement
     candidates = placement.candidates or CandidateQuery()

@@ -19,6 +19,7 @@ from tailorbird.decide.explain import sentences
 from tailorbird.decide.lists import Listing, ListMaker
 from tailorbird.decide.visitor import Request, Visitor, over_cap
 from tailorbird.errors import InvalidInputError, OverloadedError, StorageError
+from tailorbird.features.view import session_at
 from tailorbird.hashing import token
 from tailorbird.limits import COUNT_MAX
 from tailorbird.live.world import World
@@ -33,6 +34,7 @@ from tailorbird.schema.profile import AtPlacement
 _KEPT_MAX = 4096  # Sticky decisions at hand without reading the log.
 _NO_STATE = PolicyState(arms={})
 _NO_CHANCES = np.zeros(0)
+_NULL = msgspec.Raw(b"null")
 
 Record = Callable[[list[LoggedDecision]], list[str]]
 Find = Callable[[str], LoggedDecision | None]
@@ -44,7 +46,8 @@ class Answer(msgspec.Struct):
     key: str
     decision_id: str = ""
     decision: LoggedDecision | None = None
-    values: list[Any] = []
+    values: list[msgspec.Raw] = []
+    """What each choice shows, as JSON."""
 
 
 class Answers(msgspec.Struct):
@@ -358,7 +361,7 @@ class Decider:
         at: AtPlacement | None = None if profile is None else profile.placements.get(case.placement.key)
         if profile is None or at is None or not at.sticky_id or t >= at.sticky_until:
             return False
-        if at.sticky_request != case.request or at.sticky_session != profile.sessions:
+        if at.sticky_request != case.request or at.sticky_session != session_at(profile, t):
             return False
         kept = self._kept.get(at.sticky_id) or self._find(at.sticky_id)
         if kept is None or t < kept.t:
@@ -381,10 +384,10 @@ class Decider:
         if len(self._kept) > _KEPT_MAX:
             del self._kept[next(iter(self._kept))]
 
-    def _values(self, compiled: CompiledPlacement, decision: LoggedDecision) -> list[Any]:
+    def _values(self, compiled: CompiledPlacement, decision: LoggedDecision) -> list[msgspec.Raw]:
         if compiled.placement.kind == "variant":
-            variants = compiled.variants
-            return [variants[c.id].value if c.id in variants else None for c in decision.choices]
+            # A sticky decision may name a variant that is not declared any more.
+            return [compiled.values.get(choice.id, _NULL) for choice in decision.choices]
         catalogue = self.world.catalogue
         return [catalogue.values[catalogue.index[choice.id]] for choice in decision.choices]
 

@@ -84,6 +84,15 @@ def slug(name: str) -> str:
     return _SLUG.sub("_", name.lower()).strip("_")
 
 
+def session_at(profile: Profile, t: float) -> int:
+    """Return the number of the session that an event at `t` belongs to; the first one is 1.
+
+    A page asks for its decision before its first event is in: both are of the same visit.
+    """
+    is_new = profile.sessions == 0 or t - profile.last_seen > SESSION_GAP_SECONDS
+    return profile.sessions + is_new
+
+
 def scalars(profile: Profile, at: float) -> tuple[float, ...]:
     """Return the values of `SCALARS` as of `at`; a session that has ended has depth 0."""
     is_in_session = at - profile.last_seen <= SESSION_GAP_SECONDS and profile.sessions > 0

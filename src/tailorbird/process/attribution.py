@@ -10,6 +10,7 @@ the policy and to the readout, as long as the event's own time lies in the windo
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from tailorbird.features.view import session_at
 from tailorbird.limits import IMPRESSIONS_MAX, OPEN_DECISIONS_MAX
 from tailorbird.live.decision_ids import offset_of
 from tailorbird.live.profiles import by_identifier, holdout_position
@@ -60,7 +61,8 @@ class Attribution:
             at.shown = at.shown[-IMPRESSIONS_MAX:]
         if decision.sticky_until > decision.t:
             at.sticky_id, at.sticky_until = key, decision.sticky_until
-            at.sticky_session, at.sticky_request = profile.sessions, decision.request
+            at.sticky_session = session_at(profile, decision.t)
+            at.sticky_request = decision.request
         if at.arm:
             count_decision(self._moments(decision.placement).of(at.arm), at)
             self._count_in_total(profile, decision.placement, count_decision)

@@ -1,12 +1,12 @@
 """Sessions: visits separated by half an hour without an event, in the events' own time."""
 
-from tailorbird.features.view import SESSION_GAP_SECONDS
+from tailorbird.features.view import session_at
 from tailorbird.schema.profile import Profile
 
 
 def observe(profile: Profile, t: float) -> None:
     """Count an event at `t` in the visitor's session; a late event belongs to the session at hand."""
-    if profile.sessions == 0 or t - profile.last_seen > SESSION_GAP_SECONDS:
+    if session_at(profile, t) > profile.sessions:
         profile.sessions += 1
         profile.session_started = t
         profile.session_depth = 0

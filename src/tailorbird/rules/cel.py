@@ -13,10 +13,10 @@ from tailorbird.errors import Fault, InvalidInputError
 from tailorbird.limits import RULE_LENGTH_MAX
 
 _NESTING_MAX = 32
-_MACROS_MAX = (
-    1  # Each nested comprehension multiplies the work; one level over a visitor's lists is enough.
-)
-_COMPREHENSION = re.compile(r"\.(?:map|filter|all|exists|exists_one)\s*\(")
+_MACROS_MAX = 1  # Each nested comprehension multiplies the work; one level over a visitor's lists is enough.
+_GAP = r"(?:\s|//[^\n]*)*"  # Spaces and comments, which may stand between any two tokens.
+_MACRO = rf"\.{_GAP}(?:map|filter|all|exists|exists_one){_GAP}\("
+_COMPREHENSION = re.compile(_MACRO)
 _STRING = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
 _VARIABLE = r"(?<![.\w]){name}\b"
 _FIELD = _VARIABLE + r"\.([A-Za-z_]\w*)\b(?!\s*\()"  # What a bracket follows is a method.
@@ -129,9 +129,7 @@ def _check_shape(source: str, path: str) -> None:
 
 def _free_variables(names: list[str], source: str) -> frozenset[str]:
     """Leave out names that a comprehension binds: `x` in `list.exists(x, x > 1)`."""
-    bound = set(
-        re.findall(r"\.(?:map|filter|all|exists|exists_one)\s*\(\s*([A-Za-z_]\w*)\s*,", source)
-    )
+    bound = set(re.findall(rf"{_MACRO}{_GAP}([A-Za-z_]\w*){_GAP},", source))
     return frozenset(name for name in names if name not in bound)
 
 
