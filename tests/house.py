@@ -1,9 +1,9 @@
 """A whole installation in memory, for tests: log, fold, world and cascade. No file, no thread, no wait.
 
-    house = House()
-    house.declare("hero", variants=[{"id": "a"}, {"id": "b"}])
-    house.send("a-1", event="Product Viewed", properties={"product_id": "sku-1"})
-    answer = house.decide("a-1", "hero")
+house = House()
+house.declare("hero", variants=[{"id": "a"}, {"id": "b"}])
+house.send("a-1", event="Product Viewed", properties={"product_id": "sku-1"})
+answer = house.decide("a-1", "hero")
 """
 
 import json
@@ -105,9 +105,7 @@ class House:
         request.gpc, request.sticky_seconds_min = gpc, sticky
         return self.decider.decide(request)
 
-    def decide(
-        self, anonymous: str | None, key: str, *, user: str | None = None, **more: Any
-    ) -> Answer:
+    def decide(self, anonymous: str | None, key: str, *, user: str | None = None, **more: Any) -> Answer:
         """Ask for one decision; `count`, `exclude` and `candidates` belong to the placement's request."""
         names = ("count", "exclude", "candidates")
         asked = PlacementRequest(key, **{name: more.pop(name) for name in names if name in more})

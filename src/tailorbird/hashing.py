@@ -12,7 +12,10 @@ UNIT_BITS = 53  # A double holds 53 bits exactly, so every value of the unit int
 
 
 def digest(secret: bytes, *parts: str, size: int = 16) -> bytes:
-    """Return `size` bytes (1 to 64) of the keyed hash of `parts`; parts cannot run into one another."""
+    """Return `size` bytes (1 to 64) of the keyed hash of `parts`.
+
+    U+001F stands between parts, so none but the last may hold one.
+    """
     keyed = _keyed(secret, size).copy()
     keyed.update("\x1f".join(parts).encode("utf-8", "surrogatepass"))
     return keyed.digest()

@@ -76,9 +76,7 @@ def test_windows_read_in_the_past_hold_what_is_still_kept(history, at):
         for column, (width, size) in enumerate(TILES, 1):
             kept = {300.0: 12, 3600.0: 24, 86400.0: 30}[width]
             newest = max(seen, default=0.0) // width
-            expected = sum(
-                max(at // width - size, newest - kept) < t // width <= at // width for t in seen
-            )
+            expected = sum(max(at // width - size, newest - kept) < t // width <= at // width for t in seen)
             assert found[column] == expected
 
 

@@ -35,7 +35,8 @@ from tailorbird.stores.memory import MemoryLog, MemoryState
 SECRET = bytes(range(32))
 BEGIN = 1_700_000_000.0
 HERO = msgspec.convert(
-    {"key": "hero", "variants": [{"id": "a"}, {"id": "b"}], "holdout": 0.5, "goal": {"event": "Bought"}}, Placement
+    {"key": "hero", "variants": [{"id": "a"}, {"id": "b"}], "holdout": 0.5, "goal": {"event": "Bought"}},
+    Placement,
 )
 
 lawfully = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -126,7 +127,12 @@ class House:
         """Return the hash of all that the world knows, but for who is suppressed."""
         self.world.checkpoint()
         store = self.world.store
-        changes = [(table, key, value) for table in TABLES if table != "suppressed" for key, value in store.scan(table)]
+        changes = [
+            (table, key, value)
+            for table in TABLES
+            if table != "suppressed"
+            for key, value in store.scan(table)
+        ]
         return repr(changes)
 
     def bytes_kept(self) -> bytes:
@@ -135,13 +141,22 @@ class House:
         parts = [record.payload for record in self.log.read()]
         parts += [record.payload for record in self.rejects.read()]
         parts += [
-            part for table in TABLES for key, value in self.world.store.scan(table) for part in (key.encode(), value)
+            part
+            for table in TABLES
+            for key, value in self.world.store.scan(table)
+            for part in (key.encode(), value)
         ]
         return b"\n".join(parts)
 
 
 def event(kind: str, device: str | None, user: str | None, **more: Any) -> dict[str, Any]:
-    fields = {"type": kind, "event": "Seen" if kind == "track" else None, "anonymousId": device, "userId": user, **more}
+    fields = {
+        "type": kind,
+        "event": "Seen" if kind == "track" else None,
+        "anonymousId": device,
+        "userId": user,
+        **more,
+    }
     return {"what": "event", "event": {name: value for name, value in fields.items() if value is not None}}
 
 
@@ -160,7 +175,9 @@ def steps_of(user: str, devices: list[str], items: list[str]) -> st.SearchStrate
     )
 
 
-def histories(*people: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[list[tuple[int, dict[str, Any]]]]:
+def histories(
+    *people: st.SearchStrategy[dict[str, Any]],
+) -> st.SearchStrategy[list[tuple[int, dict[str, Any]]]]:
     """Steps of several people in any order, each with whose it is."""
     steps = [st.tuples(st.just(index), person) for index, person in enumerate(people)]
     return st.lists(st.one_of(*steps), min_size=1, max_size=25)
@@ -212,7 +229,9 @@ def test_nobody_else_notices_on_devices_that_people_share(history, names_other):
     proof = house.erase("user_id:anna-u")
     assert proof["remaining"] == 0
     assert people(house.world, person) == before
-    assert moments_of_profiles(house.world) == {key: value for key, value in house.world.moments.scan() if value != ArmsMoments()}
+    assert moments_of_profiles(house.world) == {
+        key: value for key, value in house.world.moments.scan() if value != ArmsMoments()
+    }
     kept = house.bytes_kept()
     assert b"anna-u" not in kept
     assert "anonymous_id:anna-d" not in person.identifiers or b"anna-d" not in kept
@@ -243,7 +262,9 @@ def test_when_all_who_shared_a_device_are_erased_nothing_names_it(history):
 
 def people(world: World, person: Person) -> dict[str, bytes]:
     """Return everybody's profile but the person's."""
-    return {key: encode_profile(profile) for key, profile in world.profiles.scan() if key not in person.profiles}
+    return {
+        key: encode_profile(profile) for key, profile in world.profiles.scan() if key not in person.profiles
+    }
 
 
 def moments_of_profiles(world: World) -> dict[str, ArmsMoments]:

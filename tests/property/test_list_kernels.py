@@ -3,6 +3,7 @@
 Scores to be ranked are such that sums and halvings are exact, so that ties are ties in both.
 """
 
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,7 +76,9 @@ def shop_of(seed: int, *, is_named: bool, limit: int) -> Shop:
     )
 
 
-def compiled(shop: Shop, scratch: tuple[np.ndarray, ...], tick: int) -> tuple[dict[int, tuple[float, float]], list[int]]:
+def compiled(
+    shop: Shop, scratch: tuple[np.ndarray, ...], tick: int
+) -> tuple[dict[int, tuple[float, float]], list[int]]:
     """Return what the kernel finds, each item with its scores, and what it counts as removed."""
     items = np.full(shop.limit, -7, np.int32)
     covisits, recency = np.zeros(shop.limit, np.float32), np.zeros(shop.limit, np.float32)
@@ -148,7 +151,7 @@ def test_candidates_are_those_of_the_plain_rules(seed, is_named, limit):
     shop = shop_of(seed, is_named=is_named, limit=limit)
     scores = sorted(covisits_of(shop).values())
     # Of two followers that are as strong, either may be the last one that is let in.
-    assume(all(b - a > 1e-5 for a, b in zip(scores, scores[1:], strict=False)) or len(shop.stock) <= limit)
+    assume(all(b - a > 1e-5 for a, b in itertools.pairwise(scores)) or len(shop.stock) <= limit)
     assert_same_candidates(shop, compiled(shop, clean_scratch(len(shop.stock)), TICK), plainly(shop))
 
 
@@ -242,7 +245,11 @@ class Ranked(NamedTuple):
 def ranked(contest: Contest) -> Ranked:
     slots = contest.slots
     out = Ranked(
-        np.empty(slots, np.int32), np.zeros(slots), np.zeros(slots), np.zeros(slots, np.int64), np.zeros(slots, np.int64)
+        np.empty(slots, np.int32),
+        np.zeros(slots),
+        np.zeros(slots),
+        np.zeros(slots, np.int64),
+        np.zeros(slots, np.int64),
     )
     rank_list(
         contest.items, contest.covisits, contest.recency, contest.popular, contest.last, NOW, contest.strategies,

@@ -5,13 +5,13 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.house import SECRET, House
 
 from tailorbird.live.profiles import holdout_position
 from tailorbird.live.world import ALL_PLACEMENTS, ArmsMoments
 from tailorbird.policies.base import ArmSums
 from tailorbird.schema.profile import Profile
 from tailorbird.stats.moments import add_unit
-from tests.house import SECRET, House
 
 SHARE = 0.5
 GOAL = {"event": "Order Completed", "value": "properties.revenue", "windowSeconds": 3600}
@@ -96,7 +96,11 @@ def test_moments_are_the_sum_over_all_people(history):
         found = house.world.moments.get(key) or ArmsMoments()
         for arm in ("personalized", "holdout"):
             for name in expected.of(arm).__struct_fields__:
-                assert getattr(found.of(arm), name) == pytest.approx(getattr(expected.of(arm), name)), (key, arm, name)
+                assert getattr(found.of(arm), name) == pytest.approx(getattr(expected.of(arm), name)), (
+                    key,
+                    arm,
+                    name,
+                )
 
 
 @lawfully

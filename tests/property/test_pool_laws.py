@@ -149,7 +149,13 @@ def test_a_pool_grows_past_its_first_capacity():
 
 
 def test_rules_see_an_items_fields_and_its_attributes_beside_them():
-    item = Item("a", categories=("shoes", "red"), tags=("new",), attributes={"margin": 0.3, "title": "spoofed"}, title="A")
+    item = Item(
+        "a",
+        categories=("shoes", "red"),
+        tags=("new",),
+        attributes={"margin": 0.3, "title": "spoofed"},
+        title="A",
+    )
     facts = item_facts(item)
     assert (facts["category"], facts["categories"], facts["tags"]) == ("shoes", ["shoes", "red"], ["new"])
     assert (facts["margin"], facts["attributes"]["margin"]) == (0.3, 0.3)

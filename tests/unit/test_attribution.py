@@ -1,11 +1,11 @@
 """Attribution: each exposure and outcome counts once, for the decision that it belongs to."""
 
 import pytest
+from tests.house import House
 
 from tailorbird.limits import OPEN_DECISIONS_MAX
 from tailorbird.live.world import ALL_PLACEMENTS
 from tailorbird.schema.events import LoggedOutcome
-from tests.house import House
 
 GOAL = {"event": "Order Completed", "value": "properties.revenue", "windowSeconds": 3600}
 VARIANTS = [{"id": "a"}, {"id": "b"}]
@@ -226,7 +226,13 @@ def test_fallbacks_and_holdouts_are_counted_and_teach_nothing():
 
 @pytest.mark.parametrize(
     ("properties", "value"),
-    [({"revenue": 7}, 7.0), ({"revenue": "much"}, 0.0), ({}, 0.0), ({"revenue": 1e300}, 0.0), ({"revenue": -3.0}, -3.0)],
+    [
+        ({"revenue": 7}, 7.0),
+        ({"revenue": "much"}, 0.0),
+        ({}, 0.0),
+        ({"revenue": 1e300}, 0.0),
+        ({"revenue": -3.0}, -3.0),
+    ],
 )
 def test_a_goals_value_that_cannot_be_told_is_zero(house, properties, value):
     key = decided(house)

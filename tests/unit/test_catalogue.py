@@ -100,7 +100,12 @@ def test_a_catalogue_loaded_from_its_shelves_is_the_same(history, order):
     shelves = [(key, Shelf(index, live.items[index])) for key, index in live.index.items()]
     loaded = Catalogue()
     loaded.load(order.sample(shelves, len(shelves)))
-    assert (loaded.ids, loaded.index, loaded.items, loaded.size) == (live.ids, live.index, live.items, live.size)
+    assert (loaded.ids, loaded.index, loaded.items, loaded.size) == (
+        live.ids,
+        live.index,
+        live.items,
+        live.size,
+    )
     names = {number: name for name, number in loaded.clusters.items()}
     for index, item in enumerate(loaded.items):
         if item is not None:

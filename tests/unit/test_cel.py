@@ -65,7 +65,7 @@ def test_limits_name_themselves():
 
 def test_brackets_and_macros_inside_text_do_not_count():
     assert compiled("item.title == '" + "(" * 40 + "'").evaluate({"item": {"title": "x"}}) is False
-    assert compiled("item.title == \".map(.map(.filter(\"").variables == {"item"}
+    assert compiled('item.title == ".map(.map(.filter("').variables == {"item"}
 
 
 @pytest.mark.parametrize("source", ["", "profile.", "1 +", "'open", "a b", "profile.?a", "for x in y"])
@@ -86,7 +86,7 @@ def test_what_is_not_cel_is_refused(source):
     ],
 )
 def test_values_that_do_not_fit_are_a_rule_error_that_quotes_the_source(source, facts):
-    with pytest.raises(RuleError, match="gives str|:") as caught:
+    with pytest.raises(RuleError) as caught:
         compiled(source).is_true(facts)
     assert repr(source) in str(caught.value)
 

@@ -25,18 +25,38 @@ def faults(**fields) -> list[tuple[str, str]]:
     [
         ({}, "variants", "a variant placement needs at least one"),
         ({"variants": AB, "candidates": {}}, "candidates", "belongs to a list placement"),
-        ({"variants": AB, "strategies": [{"id": "s", "weights": {"recency": 1}}]}, "candidates", "belongs to a list"),
+        (
+            {"variants": AB, "strategies": [{"id": "s", "weights": {"recency": 1}}]},
+            "candidates",
+            "belongs to a list",
+        ),
         ({"kind": "list", "variants": AB}, "variants", "a list placement has strategies instead"),
         ({"variants": AB, "floor": 0.6}, "floor", "floors of 2 candidates add up to at most 1"),
         ({"kind": "list", "floor": 0.3}, "floor", "floors of 4 candidates"),
         ({"variants": [*AB, {"id": "a"}]}, "variants.id", "each id is given once"),
         ({"variants": AB, "fallback": "c"}, "fallback", "one of a, b"),
-        ({"variants": AB, "policy": {"type": "fixed", "weights": {"c": 1}}}, "policy.weights", "names a candidate"),
+        (
+            {"variants": AB, "policy": {"type": "fixed", "weights": {"c": 1}}},
+            "policy.weights",
+            "names a candidate",
+        ),
         ({"variants": [{"id": "a", "rule": "profile."}]}, "variants[0].rule", "must be CEL"),
-        ({"variants": [{"id": "a", "rule": "item.price > 1"}]}, "variants[0].rule", "'item' is not one of them"),
+        (
+            {"variants": [{"id": "a", "rule": "item.price > 1"}]},
+            "variants[0].rule",
+            "'item' is not one of them",
+        ),
         ({"variants": AB, "rules": [{"name": "r", "when": "("}]}, "rules[0].when", "must be CEL"),
-        ({"variants": AB, "goal": {"event": "E", "value": "profile.x"}}, "goal.value", "'profile' is not one"),
-        ({"kind": "list", "candidates": {"query": "profile.x > 1"}}, "candidates.query", "'profile' is not one"),
+        (
+            {"variants": AB, "goal": {"event": "E", "value": "profile.x"}},
+            "goal.value",
+            "'profile' is not one",
+        ),
+        (
+            {"kind": "list", "candidates": {"query": "profile.x > 1"}},
+            "candidates.query",
+            "'profile' is not one",
+        ),
         (
             {"variants": AB, "rules": [{"name": "r", "when": "true"}, {"name": "r", "when": "false"}]},
             "rules.name",

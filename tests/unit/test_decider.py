@@ -4,6 +4,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from tests.house import BEGIN, SECRET, House
 
 from tailorbird.clock import ManualClock
 from tailorbird.decide import decider as decider_module
@@ -11,7 +12,6 @@ from tailorbird.errors import Fault, InvalidInputError, StorageError
 from tailorbird.live.profiles import holdout_position
 from tailorbird.schema.decision import PlacementRequest
 from tailorbird.schema.records import ConsentChanged
-from tests.house import BEGIN, SECRET, House
 
 AB = [{"id": "a", "value": {"headline": "A"}}, {"id": "b"}]
 ITEMS = [{"id": f"i{number}", "title": f"Item {number}", "categories": ["hats"]} for number in range(8)]
@@ -80,7 +80,9 @@ def test_one_candidate_is_static():
 
 def test_a_rule_that_leaves_its_own_variant_is_a_targeting_match():
     house = House()
-    house.declare("hero", variants=[{"id": "vip", "rule": "profile.plan == 'pro'"}, {"id": "rest", "rule": "false"}])
+    house.declare(
+        "hero", variants=[{"id": "vip", "rule": "profile.plan == 'pro'"}, {"id": "rest", "rule": "false"}]
+    )
     house.send("v", type="identify", traits={"plan": "pro"})
     answer = house.decide("v", "hero")
     assert exit_of(answer) == ("TARGETING_MATCH", "live")
@@ -123,7 +125,9 @@ def refuse(house: House, how: str) -> dict:
         house.send("v", event="Page")
         house.write(ConsentChanged(house.clock.now(), "anonymous_id:v", {"personalization": False}))
     elif how == "event":
-        house.send("v", event="Page", context={"consent": {"categoryPreferences": {"Personalization": False}}})
+        house.send(
+            "v", event="Page", context={"consent": {"categoryPreferences": {"Personalization": False}}}
+        )
     elif how == "stored gpc":
         house.send("v", event="Page", gpc=True)
     return {
@@ -212,7 +216,8 @@ def test_a_slow_list_steps_down_before_it_is_ranked():
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("no"), ZeroDivisionError(), FloatingPointError(), InvalidInputError(Fault("p", "sum to 1"))]
+    "error",
+    [ValueError("no"), ZeroDivisionError(), FloatingPointError(), InvalidInputError(Fault("p", "sum to 1"))],
 )
 def test_a_policy_that_fails_is_answered_with_the_last_good_probabilities(house, error):
     house.declare("hero", variants=AB, policy={"type": "fixed", "weights": {"a": 3, "b": 1}})
@@ -252,7 +257,9 @@ def test_what_cannot_be_logged_is_answered_with_the_fallback(house):
     assert house.decider.faults == {"decision_not_logged": 1}
 
 
-@pytest.mark.parametrize("rule", ["profile.missing.deeper > 1", "context.page.path == 3", "profile.plan", "1 / 0 == 1"])
+@pytest.mark.parametrize(
+    "rule", ["profile.missing.deeper > 1", "context.page.path == 3", "profile.plan", "1 / 0 == 1"]
+)
 def test_a_rule_that_fails_is_taken_as_not_matching(rule):
     house = House()
     house.declare("hero", variants=[{"id": "a", "rule": rule}, {"id": "b"}])
@@ -354,7 +361,11 @@ def test_the_first_event_of_a_visit_does_not_change_what_was_shown_before_it():
 @pytest.mark.parametrize("change", ["declared", "rule", "consent", "holdout"])
 def test_a_decision_that_may_no_longer_be_shown_does_not_stick(change):
     house = House()
-    variants = [{"id": "a", "rule": "profile.plan != 'pro'"}, {"id": "b", "rule": "profile.plan != 'pro'"}, {"id": "c"}]
+    variants = [
+        {"id": "a", "rule": "profile.plan != 'pro'"},
+        {"id": "b", "rule": "profile.plan != 'pro'"},
+        {"id": "c"},
+    ]
     house.declare("hero", variants=variants, stickySeconds=600)
     house.send("v", type="identify", traits={"plan": "free"})
     first = house.decide("v", "hero")

@@ -48,7 +48,16 @@ def test_nothing_happens_in_the_future_or_before_1970():
 
 
 @pytest.mark.parametrize(
-    "text", ["yesterday", "", "1700000000", "2024-13-01T00:00:00Z", "0001-01-01T00:00:00+23:59", "2200-01-01", "9" * 400]
+    "text",
+    [
+        "yesterday",
+        "",
+        "1700000000",
+        "2024-13-01T00:00:00Z",
+        "0001-01-01T00:00:00+23:59",
+        "2200-01-01",
+        "9" * 400,
+    ],
 )
 def test_what_is_no_time_is_a_fault_that_shows_it(text):
     if text:

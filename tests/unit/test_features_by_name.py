@@ -74,11 +74,13 @@ def test_scalars_tell_of_the_session_while_it_lasts():
     }
     later = dict(zip(SCALARS, scalars(profile, NOW + 1801.0), strict=True))
     assert later["session_depth"] == later["session_seconds"] == 0.0
-    assert feature(profile, "recency_seconds", NOW - 50.0) == 0.0, "never negative, whatever time is asked for"
+    assert feature(profile, "recency_seconds", NOW - 50.0) == 0.0, (
+        "never negative, whatever time is asked for"
+    )
 
 
 def test_the_vector_has_a_fixed_layout():
-    assert VECTOR_SIZE == (len(VOCABULARY) + OTHER_EVENT_BUCKETS + CATEGORY_BUCKETS) * BLOCK + len(SCALARS)
+    assert (len(VOCABULARY) + OTHER_EVENT_BUCKETS + CATEGORY_BUCKETS) * BLOCK + len(SCALARS) == VECTOR_SIZE
     order = VOCABULARY.index("Order Completed")
     found = vector(counted("e:Order Completed"), NOW)
     assert found.shape == (VECTOR_SIZE,)

@@ -1,12 +1,12 @@
 """Identity: which events make one person of two, what stays of each, and what is never joined."""
 
 import pytest
+from tests.house import SECRET, House
 
 from tailorbird.limits import IMPRESSIONS_MAX, LINKS_MAX
 from tailorbird.live.profiles import holdout_position
 from tailorbird.live.world import ALL_PLACEMENTS
 from tailorbird.schema.records import ConsentChanged
-from tests.house import SECRET, House
 
 HERO = [{"id": "a"}, {"id": "b"}]
 
@@ -128,7 +128,10 @@ def test_of_traits_the_last_said_and_of_consent_the_stricter_holds():
     house.send("a", type="identify", traits={"plan": "free", "age": 3})
     house.clock.advance(10.0)
     house.send("b", type="identify", traits={"plan": "pro"}, gpc=True)
-    consent = {"anonymous_id:a": {"ads": True, "personalization": False}, "anonymous_id:b": {"ads": False, "mail": True}}
+    consent = {
+        "anonymous_id:a": {"ads": True, "personalization": False},
+        "anonymous_id:b": {"ads": False, "mail": True},
+    }
     for identifier, said in consent.items():
         house.write(ConsentChanged(now, identifier, said))
     merge(house, "a", "b")
@@ -205,7 +208,11 @@ def test_the_older_ones_arm_stays_and_the_case_is_counted(is_older_held):
         moments = house.world.moments.get(key)
         gone = moments.of("personalized" if is_older_held else "holdout")
         assert profile.placements[key].arm == arm
-        assert (moments.of(arm).units, moments.of(arm).decisions, moments.of(arm).decisions_squared) == (1, 3, 9)
+        assert (moments.of(arm).units, moments.of(arm).decisions, moments.of(arm).decisions_squared) == (
+            1,
+            3,
+            9,
+        )
         assert (gone.units, gone.decisions, gone.decisions_squared) == (0, 0, 0)
         assert moments.merged_units == 1
     assert house.decide(newer, "hero", user="u1").decision.holdout == arm

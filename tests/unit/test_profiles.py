@@ -1,6 +1,7 @@
 """Finding people: who is met, who is new, and what is no identifier at all."""
 
 import pytest
+from tests.house import SECRET, House
 
 from tailorbird.live.profiles import (
     find,
@@ -13,7 +14,6 @@ from tailorbird.live.profiles import (
     suppression_hash,
 )
 from tailorbird.schema.records import Suppressed
-from tests.house import SECRET, House
 
 
 @pytest.mark.parametrize(

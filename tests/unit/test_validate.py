@@ -90,7 +90,11 @@ def test_a_part_of_the_context_that_is_not_of_its_kind_is_set_aside_and_kept():
     assert result.event.context.page is None
     assert result.event.context.device.type == "mobile"
     kept = json.loads(result.raw)["context"]
-    assert (kept["page_malformed"], kept["device"]["id_malformed"], kept["locale_malformed"]) == ("/home", 7, 3)
+    assert (kept["page_malformed"], kept["device"]["id_malformed"], kept["locale_malformed"]) == (
+        "/home",
+        7,
+        3,
+    )
 
 
 # --- what is refused ----------------------------------------------------------------------------------
@@ -131,7 +135,19 @@ def test_a_fault_shows_the_value_that_was_found():
 
 
 @pytest.mark.parametrize(
-    "raw", [b"", b"{", b"nothing", b'"text"', b"[]", b"7", b"null", b'{"type": "track\xff"}', b'{"a": 1e400}', b"\x00"]
+    "raw",
+    [
+        b"",
+        b"{",
+        b"nothing",
+        b'"text"',
+        b"[]",
+        b"7",
+        b"null",
+        b'{"type": "track\xff"}',
+        b'{"a": 1e400}',
+        b"\x00",
+    ],
 )
 def test_what_is_no_object_of_json_is_refused(raw):
     assert fault(raw).rule
@@ -158,7 +174,9 @@ def test_depth_is_counted_outside_strings():
 
 trees = st.recursive(
     st.none() | st.integers(-5, 5) | st.sampled_from(["", "[[", "}}", '\\"[', '"{', "\\"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "{", '"']), inner, max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "{", '"']), inner, max_size=2)
+    ),
     max_leaves=8,
 )
 
@@ -201,7 +219,9 @@ shared_parts = parts.filter(lambda part: check_shape(json.dumps(part).encode(), 
 @given(
     odd=st.dictionaries(fields, values, max_size=4),
     context=st.none() | parts,
-    shared=st.builds(Shared, st.none() | st.sampled_from(TYPES), st.none() | shared_parts, st.none() | shared_parts),
+    shared=st.builds(
+        Shared, st.none() | st.sampled_from(TYPES), st.none() | shared_parts, st.none() | shared_parts
+    ),
 )
 def test_every_event_passes_or_has_a_fault_and_what_passes_reads_back(odd, context, shared):
     body = {**GOOD, **({} if context is None else {"context": context}), **odd}

@@ -92,11 +92,14 @@ def load_keys(data: Path) -> tuple[Keys, dict[str, str]]:
     """Return the installation's keys, and those made just now, by name, to be printed once.
 
     Keys given by the environment win over the folder's.
+
+    Raises:
+        ConfigurationError: The file of keys is broken; a new one would move every holdout arm.
     """
     file = data / _KEYS_FILE
     made: dict[str, str] = {}
     if file.is_file():
-        keys = msgspec.json.decode(file.read_bytes(), type=Keys)
+        keys = _read_keys(file)
     else:
         secret = secrets.token_hex(32)
         made = {name: prefix + secrets.token_urlsafe(24) for name, prefix in _PREFIXES.items()}
@@ -127,6 +130,14 @@ def _with_environment(keys: Keys) -> Keys:
         key_hash(keys.secret, server) if server else keys.server_hash,
         key_hash(keys.secret, admin) if admin else keys.admin_hash,
     )
+
+
+def _read_keys(file: Path) -> Keys:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Keys)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        text = f"{file}: is broken ({error}); restore it: it holds the installation's secret"
+        raise ConfigurationError(text) from error
 
 
 def _write_private(file: Path, content: bytes) -> None:

@@ -71,7 +71,16 @@ Answer = Response | WhenDurable | Awaitable[Response]
 class Exchange:
     """A request, read lazily: most doors need two of its headers."""
 
-    __slots__ = ("_body", "_query", "headers", "method", "params", "path", "query_string")
+    __slots__ = (
+        "_body",
+        "_is_packed",
+        "_query",
+        "headers",
+        "method",
+        "params",
+        "path",
+        "query_string",
+    )
 
     def __init__(
         self,
@@ -87,6 +96,7 @@ class Exchange:
         self.headers = headers
         self.params: dict[str, str] = {}
         self._body = body
+        self._is_packed: bool | None = None
         self._query: dict[str, str] | None = None
 
     def header(self, name: bytes) -> bytes | None:
@@ -120,10 +130,12 @@ class Exchange:
         Raises:
             InvalidInputError: It is no whole gzip, or larger than `BODY_BYTES_MAX` when unpacked.
         """
-        body = self._body
-        if body[:2] == _GZIP_MAGIC or self.header(b"content-encoding") in (b"gzip", b"deflate"):
-            self._body = _unpacked(body)
-            self.headers = [entry for entry in self.headers if entry[0] != b"content-encoding"]
+        if self._is_packed is None:
+            encoding = self.header(b"content-encoding")
+            self._is_packed = self._body[:2] == _GZIP_MAGIC or encoding in (b"gzip", b"deflate")
+        if self._is_packed:
+            self._body = _unpacked(self._body)
+            self._is_packed = False
         return self._body
 
     @property
@@ -202,4 +214,6 @@ def _unpacked(body: bytes) -> bytes:
         raise InvalidInputError(Fault("body", f"at most {BODY_BYTES_MAX} bytes when unpacked"))
     if not unpacker.eof:
         raise InvalidInputError(Fault("body", "must be whole gzip data: it ends too soon"))
+    if unpacker.unused_data:
+        raise InvalidInputError(Fault("body", "must be whole gzip data: something follows it"))
     return out

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from tailorbird.limits import IDENTIFIER_LENGTH_MAX
 from tailorbird.schema.decision import LoggedDecision, VisitorRef
 
 STICKY_SECONDS = 1800.0
@@ -51,14 +52,14 @@ def parse_context(body: bytes) -> dict[str, Any]:
     key = context.get("targetingKey")
     if key is None or key == "":
         raise OfrepError("TARGETING_KEY_MISSING", "context.targetingKey: a visitor's id is needed")
-    if not isinstance(key, str) or len(key) > _KEY_LENGTH_MAX:
-        raise OfrepError(
-            "INVALID_CONTEXT", f"context.targetingKey: text of at most {_KEY_LENGTH_MAX} characters"
-        )
+    if not isinstance(key, str):
+        raise OfrepError("INVALID_CONTEXT", "context.targetingKey: must be text")
+    for name in ("targetingKey", "userId", "anonymousId"):
+        value = context.get(name)
+        if isinstance(value, str) and len(value) > IDENTIFIER_LENGTH_MAX:
+            rule = f"context.{name}: at most {IDENTIFIER_LENGTH_MAX} characters"
+            raise OfrepError("INVALID_CONTEXT", rule)
     return context
-
-
-_KEY_LENGTH_MAX = 500
 
 
 def visitor_of(context: dict[str, Any], *, is_user: bool) -> VisitorRef:
