@@ -100,7 +100,7 @@ def test_defaults_of_a_list_are_written_out():
 
 def test_a_variant_placement_passes_as_it_is():
     declared = placement(variants=AB, policy={"type": "fixed", "weights": {"b": 2}}, fallback="b")
-    assert check(declared) is declared
+    assert check(declared) == declared
     assert declared.policy == Fixed({"b": 2})
 
 

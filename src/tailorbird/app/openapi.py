@@ -216,6 +216,7 @@ def _operation(
     method: str, path: str, door: Door, operation: Operation, refs: dict[Any, Any]
 ) -> dict[str, Any]:
     name = re.sub(r"[^a-z0-9]+", "_", _PLACE.sub(r"\1", f"{method} {path}").lower()).strip("_")
+    name += "_slash" if path.endswith("/") else ""
     entry: dict[str, Any] = {
         "operationId": name,
         "tags": [operation.tag],
