@@ -89,6 +89,14 @@ def test_a_failed_commit_is_written_by_the_next_one(store):
     assert store.count("seen") == 2
 
 
+def test_an_id_is_forgotten_with_its_day_whether_or_not_it_was_written(store):
+    ids = SeenIds(store)
+    ids.note(key_of("m-1"), BEGIN)
+    for number in range(100):  # So many that the filter of the new day says "perhaps" to everything.
+        ids.note(key_of(f"n-{number}"), BEGIN + 3 * DAY)
+    assert not ids.contains(key_of("m-1"))
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     arrivals=st.lists(

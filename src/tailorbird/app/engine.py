@@ -385,12 +385,16 @@ class Engine:
 
     async def _refold_pass(self, fold: Fold) -> None:
         end = self.log.end
+        elapsed = self.clock.elapsed
+        turn_ends = elapsed() + _REFOLD_SECONDS
         for count, record in enumerate(self.log.read(fold.world.offset, end), 1):
             fold.apply(record)
-            if count % _REFOLD_SLICE == 0:
+            if elapsed() > turn_ends:
                 await asyncio.sleep(0)
-            if fold.world.dirty_count > REBUILD_DIRTY_MAX // 4:
+                turn_ends = elapsed() + _REFOLD_SECONDS
+            if count % _REFOLD_RECORDS == 0 and fold.world.dirty_count > _REFOLD_DIRTY_MAX:
                 await self._commit(fold.world)
+                turn_ends = elapsed() + _REFOLD_SECONDS
         fold.world.offset = max(fold.world.offset, end)
 
 
@@ -402,7 +406,9 @@ def _step_back() -> None:
 
 _NICENESS = 15  # About a thirtieth of the event loop's weight.
 _CATCH_UP_SLICE = 1024
-_REFOLD_SLICE = 50  # Records folded between two turns of the event loop: about a millisecond.
+_REFOLD_SECONDS = 0.001  # Folded between two turns of the event loop.
+_REFOLD_RECORDS = 64  # Folded between two looks at how much waits for a commit.
+_REFOLD_DIRTY_MAX = 5_000  # Committed at once: listing 50,000 changes held the event loop for 90 ms.
 
 
 def catch_up(fold: Fold, log: Log, stop: int | None = None) -> int:

@@ -91,7 +91,7 @@ class SeenIds:
         self._pending = {}
 
     def _is_kept(self, key: bytes, day: int) -> bool:
-        if key in self._fresh or key in self._pending:
+        if self._fresh.get(key) == day or self._pending.get(key) == day:
             return True
         return self._store.get("seen", _entry(key, day)) is not None
 
