@@ -17,9 +17,7 @@ SECONDS_MAX = 900.0
 
 def main() -> None:
     """Run all, and exit with 1 where any did."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0])
     for flag in ("--json", "--fast", "--check"):
         parser.add_argument(flag, action="store_true", help="as for each of them")
     options = parser.parse_args()

@@ -23,8 +23,7 @@ QUESTIONS_MAX = 20_000  # Visitors asked about, of more; a request for each is k
 _ID_SLOT = "<message id, 32 long............>"
 _ids = itertools.count(int(datetime.now(UTC).timestamp()) << 32)
 _USER_AGENT = (
-    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
-    "Chrome/131.0.0.0 Safari/537.36"
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36"
 )
 
 
@@ -49,8 +48,7 @@ def placements() -> list[dict[str, Any]]:
     """Return a variant placement with a rule on the profile, and a list of ten from 100."""
     goal = {"event": "Order Completed", "value": "properties.revenue", "windowSeconds": 86400}
     variants: list[dict[str, Any]] = [
-        {"id": name, "value": {"headline": f"Headline {name}", "image": f"/{name}.webp"}}
-        for name in "abcd"
+        {"id": name, "value": {"headline": f"Headline {name}", "image": f"/{name}.webp"}} for name in "abcd"
     ]
     variants[3]["rule"] = "profile.product_viewed_count >= 2.0"
     return [

@@ -74,9 +74,7 @@ def measure(folder: Path, *, is_fast: bool) -> Figures:
         settle(own.pid)
         rounds = [_round(own, echoes, requests, plan) for _ in range(plan.rounds)]
         rate = statistics.median(turn.decide.run.rps for turn in rounds)
-        half = costed(
-            own.pid, lambda: open_loop(own.port, requests, rate / 2.0, plan.half_load_seconds)
-        )
+        half = costed(own.pid, lambda: open_loop(own.port, requests, rate / 2.0, plan.half_load_seconds))
     figures = _figures(rounds, half)
     figures["steps_us"] = _steps(own.data_dir / "log", figures)
     figures["bytes"] = {
@@ -87,9 +85,7 @@ def measure(folder: Path, *, is_fast: bool) -> Figures:
 
 
 def _round(own: Server, echoes: dict[str, Echo], requests: Iterator[bytes], plan: Plan) -> Round:
-    costs = {
-        kind: _run(one.pid, one.port, requests, plan.seconds / 2) for kind, one in echoes.items()
-    }
+    costs = {kind: _run(one.pid, one.port, requests, plan.seconds / 2) for kind, one in echoes.items()}
     decide = _run(own.pid, own.port, requests, plan.seconds)
     return Round(decide, costs, settle(own.pid))
 

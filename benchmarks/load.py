@@ -27,8 +27,7 @@ OK = 200
 
 _OVERTIME_SECONDS = 60.0  # A server that needs longer for what was sent is broken, not slow.
 _USER_AGENT = (
-    b"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
-    b"Chrome/131.0.0.0 Safari/537.36"
+    b"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36"
 )
 
 
@@ -81,9 +80,7 @@ def head(path: str, body_bytes: int, key: str) -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
-def closed_loop(
-    port: int, requests: Iterator[bytes], seconds: float, connections: int = CONNECTIONS
-) -> Run:
+def closed_loop(port: int, requests: Iterator[bytes], seconds: float, connections: int = CONNECTIONS) -> Run:
     """Send as fast as answers come, and return when all that was sent is answered.
 
     Args:
@@ -260,8 +257,7 @@ async def _run(plan: _Plan, port: int, connections: int, seconds_max: float) -> 
     loop = asyncio.get_running_loop()
     plan.done = loop.create_future()
     made: list[Any] = [
-        await loop.create_connection(lambda: Connection(plan), HOST, port)
-        for _ in range(connections)
+        await loop.create_connection(lambda: Connection(plan), HOST, port) for _ in range(connections)
     ]
     plan.started = time.perf_counter()
     plan.begin([connection for _, connection in made])

@@ -29,9 +29,7 @@ def measure(folder: Path, *, is_fast: bool) -> Figures:
     """Return the figures of each number of profiles, under `few` and `many`."""
     profiles, seconds = (PROFILES_FAST, SECONDS_FAST) if is_fast else (PROFILES, SECONDS)
     pairs = zip(("few", "many"), profiles, strict=True)
-    return {"setting_mib": MEMORY_MIB} | {
-        name: _at(folder / name, count, seconds) for name, count in pairs
-    }
+    return {"setting_mib": MEMORY_MIB} | {name: _at(folder / name, count, seconds) for name, count in pairs}
 
 
 def _at(folder: Path, profiles: int, seconds: float) -> Figures:

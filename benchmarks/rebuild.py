@@ -66,9 +66,7 @@ def _rebuild(own: Server) -> dict[str, Any]:
     command = [program, "rebuild", "--data", str(own.data_dir), "--json"]
     with pinned(cores()[0]):
         # Exit code 1 says that the states differ: a figure here, not an error.
-        done = subprocess.run(
-            command, capture_output=True, check=False, timeout=REBUILD_SECONDS_MAX
-        )
+        done = subprocess.run(command, capture_output=True, check=False, timeout=REBUILD_SECONDS_MAX)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 

@@ -163,9 +163,7 @@ def posteriors(cases: int) -> Iterator[tuple[Vector, Vector]]:
         yield random_posteriors(generator, int(generator.choice(ARM_COUNTS)), case % 3)
 
 
-def random_posteriors(
-    generator: np.random.Generator, arms: int, kind: int
-) -> tuple[Vector, Vector]:
+def random_posteriors(generator: np.random.Generator, arms: int, kind: int) -> tuple[Vector, Vector]:
     """Return arms of any scale, arms of any scale with nearly one rate, or nearly new ones."""
     if kind == 0:
         alphas, betas = 10.0 ** generator.uniform(-0.52, 6.0, (2, arms))
@@ -197,9 +195,7 @@ def reference(alphas: Vector, betas: Vector) -> Vector:
     x, y = special.expit(u), special.expit(-u)
     log_x, log_y = special.log_expit(u), special.log_expit(-u)
     rows = list(zip(alphas, betas, strict=True))
-    below = [
-        np.where(x < 0.5, special.betainc(a, b, x), special.betaincc(b, a, y)) for a, b in rows
-    ]
+    below = [np.where(x < 0.5, special.betainc(a, b, x), special.betaincc(b, a, y)) for a, b in rows]
     before, after = [np.ones_like(u)], [np.ones_like(u)]
     for row in below[:-1]:
         before.append(before[-1] * row)

@@ -27,9 +27,7 @@ POLL_SECONDS = 0.05
 REQUEST_SECONDS_MAX = 15.0
 LOG_TAIL_BYTES = 4_000
 
-ANALYTICS_JS_DIR = (
-    Path(__file__).parent / "clients/node/node_modules/@segment/analytics-next/dist/umd"
-)
+ANALYTICS_JS_DIR = Path(__file__).parent / "clients/node/node_modules/@segment/analytics-next/dist/umd"
 
 
 class ServerError(Exception):
@@ -188,9 +186,7 @@ class Server:
         return answer
 
     def _command(self) -> list[str]:
-        program = os.environ.get("TAILORBIRD_COMMAND") or str(
-            Path(sys.executable).with_name("tailorbird")
-        )
+        program = os.environ.get("TAILORBIRD_COMMAND") or str(Path(sys.executable).with_name("tailorbird"))
         place = ["--data", str(self.data_dir), "--host", "127.0.0.1", "--port", str(self.port)]
         return [program, "serve", *place, *self._arguments]
 

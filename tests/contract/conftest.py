@@ -12,11 +12,7 @@ TABLES = ("profiles", "group")  # The second is a word of SQL: names must be quo
 @pytest.fixture(params=["memory", "disk"])
 def log(request, tmp_path):
     """An empty log. On disk its segments are so small that most tests cross several."""
-    opened = (
-        MemoryLog()
-        if request.param == "memory"
-        else SegmentLog(tmp_path / "log", segment_bytes=200)
-    )
+    opened = MemoryLog() if request.param == "memory" else SegmentLog(tmp_path / "log", segment_bytes=200)
     yield opened
     opened.close()
 
@@ -24,10 +20,6 @@ def log(request, tmp_path):
 @pytest.fixture(params=["memory", "disk"])
 def state(request, tmp_path):
     """An empty state with the tables of `TABLES`."""
-    opened = (
-        MemoryState(TABLES)
-        if request.param == "memory"
-        else SqliteState(tmp_path / "state.db", TABLES)
-    )
+    opened = MemoryState(TABLES) if request.param == "memory" else SqliteState(tmp_path / "state.db", TABLES)
     yield opened
     opened.close()

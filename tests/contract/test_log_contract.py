@@ -7,7 +7,7 @@ import pytest
 
 from tailorbird.errors import InvalidInputError
 from tailorbird.stores.frame import PAYLOAD_BYTES_MAX, encode
-from tailorbird.stores.log import Record
+from tailorbird.stores.log import Entry, Record
 
 
 def fill(log, count, start=0):
@@ -53,17 +53,13 @@ def test_a_record_that_holds_a_record_is_one_record(log):
     assert log.get(1).payload == b"true"
 
 
-@pytest.mark.parametrize(
-    ("start", "stop"), [(0, None), (7, None), (0, 13), (7, 13), (12, 13), (19, 99)]
-)
+@pytest.mark.parametrize(("start", "stop"), [(0, None), (7, None), (0, 13), (7, 13), (12, 13), (19, 99)])
 def test_read_honours_its_bounds(log, start, stop):
     records = fill(log, 20)
     assert list(log.read(start, stop)) == records[start:stop]
 
 
-@pytest.mark.parametrize(
-    ("start", "stop"), [(20, None), (99, 200), (7, 7), (9, 3), (0, 0), (0, -1)]
-)
+@pytest.mark.parametrize(("start", "stop"), [(20, None), (99, 200), (7, 7), (9, 3), (0, 0), (0, -1)])
 def test_read_outside_the_log_is_empty(log, start, stop):
     fill(log, 20)
     assert list(log.read(start, stop)) == []
@@ -175,6 +171,19 @@ def test_rewrite_again_finds_nothing_more(log):
     fill(log, 20)
     assert log.rewrite(lambda record: record.kind > 5) == 6
     assert log.rewrite(lambda record: record.kind > 5) == 0
+
+
+def test_a_record_may_be_replaced_where_it_is(log):
+    records = fill(log, 20)
+    instead = {3: Entry(9, b"another"), 19: Entry(7, b""), 99: Entry(1, b"never there")}
+    asked = []
+    assert log.rewrite(lambda record: asked.append(record.offset) or record.offset != 4, instead) == 1
+    assert not {3, 19} & set(asked)
+    expected = {record.offset: record for record in records if record.offset != 4}
+    expected |= {3: Record(3, 9, b"another"), 19: Record(19, 7, b"")}
+    assert list(log.read()) == list(expected.values())
+    assert [log.get(offset) for offset in (3, 4, 19, 99)] == [expected[3], None, expected[19], None]
+    assert log.end == 20
 
 
 def test_a_predicate_that_fails_harms_nothing(log):

@@ -148,9 +148,7 @@ def test_an_unknown_table_is_refused_by_name(state, name):
         lambda: state.commit(2, [*put(a=b"2"), Change(name, "a", b"1")]),
         lambda: state.commit(2, put(a=b"2"), [Expiry(name, "a")]),
     ):
-        with pytest.raises(
-            ValueError, match=r"table .* is unknown; this store has group, profiles"
-        ):
+        with pytest.raises(ValueError, match=r"table .* is unknown; this store has group, profiles"):
             call()
     assert state.offset == 1
     assert state.get("profiles", "a") == b"1"

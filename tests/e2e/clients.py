@@ -33,9 +33,7 @@ class Clients:
             )
         except subprocess.TimeoutExpired as late:
             said = f"{late.stdout or b''!r}\n{late.stderr or b''!r}"
-            raise AssertionError(
-                f"{script} did not end within {CLIENT_SECONDS_MAX:g} s:\n{said}"
-            ) from None
+            raise AssertionError(f"{script} did not end within {CLIENT_SECONDS_MAX:g} s:\n{said}") from None
         assert done.returncode == 0, f"{script} ended with {done.returncode}:\n{done.stderr}"
         report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return report

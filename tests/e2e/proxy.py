@@ -127,9 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
             status, answer_headers, answer = fault.status, fault.headers, b""
         else:
             passed = {name: value for name, value in headers.items() if name not in HOP_BY_HOP}
-            status, answer_headers, answer = self.proxy.forward(
-                self.command, self.path, passed, body
-            )
+            status, answer_headers, answer = self.proxy.forward(self.command, self.path, passed, body)
         if isinstance(fault, LostAnswer):
             status = 0
         asked = (self.command, self.path, headers, body)

@@ -41,9 +41,7 @@ class Site:
         self._thread.join(CLOSE_SECONDS_MAX)
 
     def _write(self, name: str, head: str) -> str:
-        document = (
-            f"<!doctype html><html><head><title>Shop</title>{head}</head><body></body></html>"
-        )
+        document = f"<!doctype html><html><head><title>Shop</title>{head}</head><body></body></html>"
         (self._folder / f"{name}.html").write_text(document)
         return f"{self.url}/{name}.html?utm_source=blog"
 

@@ -79,9 +79,7 @@ def test_segment_npm_build_is_counted_once_when_an_answer_is_lost(
     call = {"type": "track", "event": "Signed Up", "properties": {}}
     plan = {"host": proxy.url, "writeKey": server.write_key, "calls": [call], "options": {}}
     report = deliver(page, site.page_with("segment"), plan)
-    posts = eventually(
-        lambda: proxy.seen("POST", "/v1/t"), lambda seen: len(seen) >= 2, "a second try"
-    )
+    posts = eventually(lambda: proxy.seen("POST", "/v1/t"), lambda seen: len(seen) >= 2, "a second try")
     assert posts[0].status == 0
     assert posts[-1].status == 200
     assert {json.loads(post.body)["messageId"] for post in posts} == set(report["messageIds"])
@@ -179,9 +177,9 @@ def test_web_provider_gets_all_flags_in_one_request(server, proxy, site: Site, p
         "rounds": [visitor],
         "evaluations": EVALUATIONS,
     }
-    ((hero, greeting, banner, ratio, button, unknown),) = deliver(
-        page, site.page_with("ofrep"), plan
-    )["answers"]
+    ((hero, greeting, banner, ratio, button, unknown),) = deliver(page, site.page_with("ofrep"), plan)[
+        "answers"
+    ]
     assert hero["value"] == HERO[hero["variant"]]
     assert hero["reason"] == "SPLIT"
     assert hero["flagMetadata"]["decisionId"].startswith("d-")
@@ -195,9 +193,7 @@ def test_web_provider_gets_all_flags_in_one_request(server, proxy, site: Site, p
 
 
 @pytest.mark.usefixtures("flags")
-def test_web_provider_asks_again_by_etag_and_keeps_its_values(
-    server, proxy, site: Site, page: Page
-):
+def test_web_provider_asks_again_by_etag_and_keeps_its_values(server, proxy, site: Site, page: Page):
     visitor = {"targetingKey": "web-etag", "country": "DE"}
     plan = {
         "host": proxy.url,
@@ -213,9 +209,7 @@ def test_web_provider_asks_again_by_etag_and_keeps_its_values(
 
 
 @pytest.mark.usefixtures("flags")
-def test_web_provider_gets_other_values_when_the_context_changes(
-    server, proxy, site: Site, page: Page
-):
+def test_web_provider_gets_other_values_when_the_context_changes(server, proxy, site: Site, page: Page):
     rounds = [{"targetingKey": "web-moves", "country": country} for country in ("DE", "FR")]
     plan = {
         "host": proxy.url,

@@ -62,9 +62,7 @@ def test_python_provider_gets_value_variant_reason_and_metadata(server, python_c
     assert hero["error_code"] is None
 
 
-def test_python_provider_gets_floats_as_floats_and_integers_as_integers(
-    server, python_clients: Clients
-):
+def test_python_provider_gets_floats_as_floats_and_integers_as_integers(server, python_clients: Clients):
     ratio, slots, banner, greeting = evaluate(
         python_clients,
         server,
@@ -89,19 +87,13 @@ def test_context_of_the_evaluation_decides(server, node_clients: Clients):
     assert greeting["value"] == "Hello"
 
 
-def test_node_provider_falls_to_the_default_where_the_flag_is_unknown(
-    server, node_clients: Clients
-):
-    (unknown,) = evaluate(
-        node_clients, server, {"type": "string", "flag": "no-such-flag", "default": "code"}
-    )
+def test_node_provider_falls_to_the_default_where_the_flag_is_unknown(server, node_clients: Clients):
+    (unknown,) = evaluate(node_clients, server, {"type": "string", "flag": "no-such-flag", "default": "code"})
     assert (unknown["value"], unknown["errorCode"]) == ("code", "FLAG_NOT_FOUND")
     assert unknown["reason"] == "ERROR"
 
 
-def test_python_provider_falls_to_the_default_where_the_flag_is_unknown(
-    server, python_clients: Clients
-):
+def test_python_provider_falls_to_the_default_where_the_flag_is_unknown(server, python_clients: Clients):
     (unknown,) = evaluate(
         python_clients, server, {"type": "string", "flag": "no-such-flag", "default": "code"}
     )
@@ -111,15 +103,11 @@ def test_python_provider_falls_to_the_default_where_the_flag_is_unknown(
 @pytest.mark.parametrize("language", ["node", "python"])
 def test_flag_keys_may_hold_a_slash(language: str, server, request: pytest.FixtureRequest):
     clients = request.getfixturevalue(f"{language}_clients")
-    (button,) = evaluate(
-        clients, server, {"type": "string", "flag": "checkout/button", "default": "-"}
-    )
+    (button,) = evaluate(clients, server, {"type": "string", "flag": "checkout/button", "default": "-"})
     assert (button["value"], button["variant"]) == ("green", "green")
 
 
-def test_sticky_decision_is_the_same_in_every_client(
-    server, node_clients: Clients, python_clients: Clients
-):
+def test_sticky_decision_is_the_same_in_every_client(server, node_clients: Clients, python_clients: Clients):
     asked = {"type": "object", "flag": "home-hero", "default": {}}
     visitor = {"targetingKey": "of-sticky"}
     from_node = evaluate(node_clients, server, *[asked | {"context": visitor}] * 3)

@@ -26,9 +26,7 @@ def assert_is_known(found, name: str) -> None:
     assert f"{name}-shoe" in found.items
 
 
-def test_rudder_node_delivers_compressed_json_under_a_form_content_type(
-    server, proxy, node_clients: Clients
-):
+def test_rudder_node_delivers_compressed_json_under_a_form_content_type(server, proxy, node_clients: Clients):
     report = node_clients.run("rudder-node.mjs", rudder(proxy, server, "rudder-node"))
     assert report == {"delivered": 6, "errors": []}
     for sent in proxy.seen("POST", "/v1/batch"):
@@ -53,9 +51,7 @@ def test_rudder_node_is_counted_once_when_an_answer_is_lost(server, proxy, node_
     assert arrived(server, "user_id:rudder-lost", EVENTS).events == EVENTS
 
 
-def test_rudder_python_delivers_traits_that_stand_in_the_context(
-    server, proxy, python_clients: Clients
-):
+def test_rudder_python_delivers_traits_that_stand_in_the_context(server, proxy, python_clients: Clients):
     report = python_clients.run("rudder_client.py", rudder(proxy, server, "rudder-py"))
     assert report == {"errors": []}
     (sent,) = proxy.seen("POST", "/v1/batch")

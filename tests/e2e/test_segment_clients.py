@@ -67,9 +67,7 @@ def test_node_batch_is_counted_once_when_its_answer_is_lost(server, proxy, node_
     assert arrived(server, "user_id:node-lost", EVENTS).events == EVENTS
 
 
-def test_python_batch_is_counted_once_when_its_answer_is_lost(
-    server, proxy, python_clients: Clients
-):
+def test_python_batch_is_counted_once_when_its_answer_is_lost(server, proxy, python_clients: Clients):
     proxy.fail_next(LostAnswer())
     report = python_clients.run("segment_client.py", plan(proxy, server, journey("py-lost")))
     assert report == {"errors": []}
@@ -78,9 +76,7 @@ def test_python_batch_is_counted_once_when_its_answer_is_lost(
     assert arrived(server, "user_id:py-lost", EVENTS).events == EVENTS
 
 
-def test_node_batch_arrives_after_the_wait_that_a_rate_limit_asks_for(
-    server, proxy, node_clients: Clients
-):
+def test_node_batch_arrives_after_the_wait_that_a_rate_limit_asks_for(server, proxy, node_clients: Clients):
     proxy.fail_next(Refusal(429, {"Retry-After": "1"}))
     started = time.monotonic()
     report = node_clients.run("segment-node.mjs", plan(proxy, server, journey("node-429")))
@@ -127,9 +123,7 @@ def test_times_of_the_past_are_kept(server, proxy, node_clients: Clients):
     assert event["timestamp"].startswith("2024-01-02T03:04:0")
 
 
-def test_wrong_write_key_is_told_to_the_client_and_nothing_is_kept(
-    server, proxy, node_clients: Clients
-):
+def test_wrong_write_key_is_told_to_the_client_and_nothing_is_kept(server, proxy, node_clients: Clients):
     wrong = plan(proxy, server, journey("node-wrong")) | {"writeKey": "wk_of_somebody_else"}
     report = node_clients.run("segment-node.mjs", wrong)
     assert report["delivered"] == 0

@@ -115,9 +115,7 @@ def test_an_arms_probability_goes_with_the_arm_not_its_place(member, data, log):
     state, policy = fold(PolicyState(), log), data.draw(policies(member))
     order = data.draw(st.permutations(range(len(ARMS))))
     moved = probabilities(policy, state, tuple(ARMS[place] for place in order), "auto")
-    np.testing.assert_allclose(
-        moved, probabilities(policy, state, ARMS, "auto")[order], atol=1e-12, rtol=0
-    )
+    np.testing.assert_allclose(moved, probabilities(policy, state, ARMS, "auto")[order], atol=1e-12, rtol=0)
 
 
 @every_policy

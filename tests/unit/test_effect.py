@@ -101,9 +101,7 @@ def assert_estimate_equals(estimate: Estimate | None, expected: tuple[float, ...
 )
 def test_sums_tell_what_tea_tasting_tells_of_the_raw_table(arms, table, metric, trials) -> None:
     analysed = (
-        tea_tasting.RatioOfMeans("outcomes", trials)
-        if metric == "rate"
-        else tea_tasting.Mean("value")
+        tea_tasting.RatioOfMeans("outcomes", trials) if metric == "rate" else tea_tasting.Mean("value")
     ).analyze(table, control="holdout", treatment="personalized", variant="variant")
     told = effect(metric, trials, arms["personalized"], arms["holdout"])
     assert told.reason == ""
@@ -131,8 +129,7 @@ def test_sums_tell_what_tea_tasting_tells_of_the_raw_table(arms, table, metric, 
 
 def test_value_a_visitor_is_welchs_test(arms, table) -> None:
     values = {
-        arm: table.filter(pyarrow.compute.equal(table["variant"], arm))["value"].to_numpy()
-        for arm in UNITS
+        arm: table.filter(pyarrow.compute.equal(table["variant"], arm))["value"].to_numpy() for arm in UNITS
     }
     result = scipy.stats.ttest_ind(values["personalized"], values["holdout"], equal_var=False)
     interval = result.confidence_interval(0.95)
@@ -176,9 +173,7 @@ def test_a_split_is_tested_as_scipy_does(personalized: int, holdout: int) -> Non
     assert ratio.is_mismatch == (expected < MISMATCH_PVALUE)
 
 
-@pytest.mark.parametrize(
-    ("personalized", "holdout", "share"), [(0, 0, 0.1), (9, 0, 0.0), (0, 9, 1.0)]
-)
+@pytest.mark.parametrize(("personalized", "holdout", "share"), [(0, 0, 0.1), (9, 0, 0.0), (0, 9, 1.0)])
 def test_a_split_that_was_not_declared_is_not_checked(personalized, holdout, share) -> None:
     ratio = sample_ratio(personalized, holdout, share)
     assert ratio.pvalue is None
@@ -269,9 +264,7 @@ def test_values_of_both_signs_give_a_difference_and_no_lift(values: list[float])
     mean = float(np.mean(other) - np.mean(values))
     expected = (mean, interval.low, interval.high, result.pvalue)
     rounding = 1e-15 * max(map(abs, values)) + 1e-12
-    assert msgspec.structs.astuple(told.difference) == pytest.approx(
-        expected, rel=1e-9, abs=rounding
-    )
+    assert msgspec.structs.astuple(told.difference) == pytest.approx(expected, rel=1e-9, abs=rounding)
 
 
 @pytest.mark.parametrize("units", [2, 3, 1000, 100_000])

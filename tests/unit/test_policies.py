@@ -83,9 +83,7 @@ def by_adaptive_quadrature(groups):
 
         def others(q, k=k, alpha=alpha, beta=beta):
             x = special.betaincinv(alpha, beta, q)
-            return math.prod(
-                special.betainc(a, b, x) ** (n - (j == k)) for j, (a, b, n) in enumerate(groups)
-            )
+            return math.prod(special.betainc(a, b, x) ** (n - (j == k)) for j, (a, b, n) in enumerate(groups))
 
         quantiles = [special.betaincinv(a, b, grid) for a, b, _ in groups]
         points = special.betainc(alpha, beta, np.concatenate(quantiles)).round(8)
@@ -110,9 +108,7 @@ def test_every_mixture_of_scales_follows_adaptive_quadrature(groups):
     alphas, betas, counts = (np.array(column) for column in zip(*groups, strict=True))
     found = best_probabilities(np.repeat(alphas, counts), np.repeat(betas, counts))
     firsts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    np.testing.assert_allclose(
-        found[firsts], by_adaptive_quadrature(groups), atol=ERROR_MAX, rtol=0
-    )
+    np.testing.assert_allclose(found[firsts], by_adaptive_quadrature(groups), atol=ERROR_MAX, rtol=0)
 
 
 def test_hopeless_arm_gets_next_to_nothing_and_never_less_than_nothing():
@@ -341,8 +337,6 @@ def test_every_copy_for_decisions_is_a_version_and_few_trials_are_copied_at_once
 def test_merging_changes_neither_side():
     left, right = seen(), PolicyState({"b": ArmSums(1, 1, 1, 1, 4.0)}, version=3)
     both = base.merged(left, right)
-    assert both == PolicyState(
-        {"a": ArmSums(5, 3, 2, 1, 7.5), "b": ArmSums(3, 1, 2, 1, 5.0)}, version=17
-    )
+    assert both == PolicyState({"a": ArmSums(5, 3, 2, 1, 7.5), "b": ArmSums(3, 1, 2, 1, 5.0)}, version=17)
     base.decided(both, "a")
     assert left == seen()

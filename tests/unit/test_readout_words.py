@@ -119,9 +119,7 @@ def test_placement_and_metric_narrow_the_answer() -> None:
 
 
 def test_the_wire_form_is_camel_case_without_gaps() -> None:
-    answer = readouts(
-        ReadoutQuery(AS_OF, (PlacementMoments("hero", 0.1, arm(900, 5), arm(100, 9)),))
-    )
+    answer = readouts(ReadoutQuery(AS_OF, (PlacementMoments("hero", 0.1, arm(900, 5), arm(100, 9)),)))
     told = json.loads(msgspec.json.encode(answer), parse_constant=pytest.fail)
     assert told["asOf"] == "2024-01-02T03:04:05.500Z"
     rate = told["readouts"][0]

@@ -53,9 +53,7 @@ def fill(log, count, start=0):
     for number in range(start, start + count):
         log.append(number % 256, payload_of(number))
     log.flush()
-    return [
-        Record(number, number % 256, payload_of(number)) for number in range(start, start + count)
-    ]
+    return [Record(number, number % 256, payload_of(number)) for number in range(start, start + count)]
 
 
 def segment_paths(directory):
@@ -632,9 +630,7 @@ def test_erased_bytes_are_in_no_file(open_log, directory):
     whole[whole.index(b"secret of Ada") - 1] ^= 1  # A secret in a record that is damaged.
     path.write_bytes(whole)
     assert len(list(log.read())) == 59
-    assert b"secret of Ada" in b"".join(
-        path.read_bytes() for path in (directory / "quarantine").iterdir()
-    )
+    assert b"secret of Ada" in b"".join(path.read_bytes() for path in (directory / "quarantine").iterdir())
     removed = log.rewrite(lambda record: b"Ada" not in record.payload)
     assert removed == 8
     assert b"Ada" not in all_bytes(directory)

@@ -36,9 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=__version__)
     _add_parsers(parser.add_subparsers(dest="command", required=True, metavar="COMMAND"))
     options = parser.parse_args(arguments)
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         module, function = COMMANDS[options.command]
         # A command loads only what it needs: the server not the demo's Parquet reader.
@@ -65,21 +63,15 @@ def _add_parsers(commands: Any) -> None:  # noqa: ANN401
     one = _parser(commands, "serve", "answer requests")
     one.add_argument("--host")
     one.add_argument("--port", type=int)
-    one.add_argument(
-        "--role", choices=["all"], default="all", help="all: everything in this process"
-    )
+    one.add_argument("--role", choices=["all"], default="all", help="all: everything in this process")
     one = _parser(commands, "demo", "show the whole loop on real input", data=False)
-    one.add_argument(
-        "--dataset", default="online-retail", help="online-retail, simulated, or a file"
-    )
+    one.add_argument("--dataset", default="online-retail", help="online-retail, simulated, or a file")
     one.add_argument("--fast", action="store_true", help="the first weeks only")
     one.add_argument("--data", type=Path, help="folder to use; a fresh one without it")
     one.add_argument("--lines", type=int, help="send only the first so many lines")
     one = _parser(commands, "replay", "send a recorded log through the real doors", data=False)
     one.add_argument("file", metavar="FILE|DATASET")
-    one.add_argument(
-        "--speed", default="max", help="max, or how many times faster than it happened"
-    )
+    one.add_argument("--speed", default="max", help="max, or how many times faster than it happened")
     one.add_argument("--url", help="a running server; without it, one is started")
     one.add_argument("--data", type=Path)
     one = _parser(commands, "report", "say what personalization earned")
@@ -96,9 +88,7 @@ def _add_parsers(commands: Any) -> None:  # noqa: ANN401
 
 def _parser(commands: Any, name: str, text: str, *, data: bool = True) -> Any:  # noqa: ANN401
     parser = commands.add_parser(name, help=text, description=text.capitalize() + ".")
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON document and nothing else"
-    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
     if data:
         parser.add_argument("--config", type=Path, help="tailorbird.toml")
         parser.add_argument("--data", help="folder that holds everything")

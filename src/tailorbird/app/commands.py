@@ -37,9 +37,7 @@ def run_serve(options: argparse.Namespace) -> int:
     for name, key in made.items():
         print(f"tailorbird: {name} key: {key}")
     if made:
-        print(
-            "tailorbird: these keys are shown once; the server and admin keys are stored as hashes"
-        )
+        print("tailorbird: these keys are shown once; the server and admin keys are stored as hashes")
     engine = open_engine(config, keys)
     declare_placements(engine, options.config)
     serve(engine, config, keys)

@@ -166,8 +166,7 @@ def read_log(path: Path, lines_max: int | None = None) -> Shop:
         notes.append(f"the first {lines_count:,} of {table.num_rows:,} lines")
     if shuffled_count:
         notes.append(
-            f"{shuffled_count:,} baskets are listed by stock code, not as shopped:"
-            " they are shuffled"
+            f"{shuffled_count:,} baskets are listed by stock code, not as shopped: they are shuffled"
         )
     return Shop(
         name="online-retail" if path.name == _SHARED_FILE.name else path.name,
@@ -260,9 +259,7 @@ class _Simulator:
                 chosen.append(item)
         start = self.opened + index * self.baskets_apart_seconds
         lines = tuple(
-            Line(
-                start + place * LINE_SECONDS, self.items[item].id, 1, self.items[item].price or 0.0
-            )
+            Line(start + place * LINE_SECONDS, self.items[item].id, 1, self.items[item].price or 0.0)
             for place, item in enumerate(chosen)
         )
         name = None if visitor % 10 == 0 else f"visitor-{visitor:03d}"
@@ -281,9 +278,7 @@ class _Simulator:
 def _online_retail_file() -> Path | None:
     """Return the log beside the checkout or the working directory, if it is there."""
     beside = (Path.cwd().parent, Path(__file__).resolve().parents[4])
-    return next(
-        (folder / _SHARED_FILE for folder in beside if (folder / _SHARED_FILE).is_file()), None
-    )
+    return next((folder / _SHARED_FILE for folder in beside if (folder / _SHARED_FILE).is_file()), None)
 
 
 def _size(baskets: Iterable[Basket]) -> int:
@@ -310,17 +305,13 @@ def _read_table(path: Path) -> pa.Table:
         raise ConfigurationError(f"--dataset {path}: cannot be read: {error}") from error
     missing = [column for column in COLUMNS if column not in table.column_names]
     if missing:
-        raise ConfigurationError(
-            f"--dataset {path}: has no column {', '.join(missing)}; it needs {COLUMNS}"
-        )
+        raise ConfigurationError(f"--dataset {path}: has no column {', '.join(missing)}; it needs {COLUMNS}")
     return table.select(COLUMNS)
 
 
 def _read_csv(path: Path) -> pa.Table:
     """Read as text: codes such as `85123` and `85123A` must be of one type."""
-    columns = pacsv.ConvertOptions(
-        column_types=dict.fromkeys(COLUMNS, pa.string()), strings_can_be_null=True
-    )
+    columns = pacsv.ConvertOptions(column_types=dict.fromkeys(COLUMNS, pa.string()), strings_can_be_null=True)
     try:
         return pacsv.read_csv(path, convert_options=columns)
     except pa.ArrowInvalid:  # Copies of the publisher's file in Windows-1252 have pound signs.

@@ -292,9 +292,7 @@ def _story(shop: Shop, meter: Meter, api: "AdminApi") -> Story | None:
     if not counts:
         return None
     usual = statistics.median(counts.values())
-    for visitor in sorted(counts, key=lambda name: (abs(counts[name] - usual), name))[
-        :STORIES_TRIED_MAX
-    ]:
+    for visitor in sorted(counts, key=lambda name: (abs(counts[name] - usual), name))[:STORIES_TRIED_MAX]:
         last = meter.last_decisions.get(visitor)
         if last is None:
             continue
@@ -374,9 +372,7 @@ def _replay_to(door: Door, options: ReplayOptions, clock: Clock, own: "AdminApi 
     return 1 if figures.errors or faults else 0
 
 
-def _send_events(
-    path: Path, door: Door, options: ReplayOptions, clock: Clock, faults: list[str]
-) -> Meter:
+def _send_events(path: Path, door: Door, options: ReplayOptions, clock: Clock, faults: list[str]) -> Meter:
     try:
         with path.open("rb") as file:
             total = sum(1 for _ in file)
@@ -442,8 +438,7 @@ def render(figures: Figures, shop: Shop) -> str:
         ("One visitor's story", _told(figures.story, shop)),
     )
     return "".join(
-        f"\n{title}\n{'─' * len(title)}\n" + "\n".join(_wrapped(lines)) + "\n"
-        for title, lines in sections
+        f"\n{title}\n{'─' * len(title)}\n" + "\n".join(_wrapped(lines)) + "\n" for title, lines in sections
     )
 
 
@@ -466,9 +461,7 @@ def _served(figures: "Figures | ReplayFigures") -> list[str]:
 
 
 def _reasons(figures: Figures) -> str:
-    counts = [
-        f"{count:,} {REASONS_IN_WORDS.get(name, name)}" for name, count in figures.reasons.items()
-    ]
+    counts = [f"{count:,} {REASONS_IN_WORDS.get(name, name)}" for name, count in figures.reasons.items()]
     return "decisions: " + ", ".join(counts)
 
 
@@ -478,12 +471,9 @@ def _learned(figures: Figures) -> list[str]:
         rate = arm.successes / arm.trials if arm.trials else 0.0
         words = STRATEGIES_IN_WORDS.get(arm.id, "")
         lines.append(
-            f"{arm.id:12} {arm.trials:>9,} {arm.successes:>8,} {rate:>9.2%} {arm.probability:>8.2f}"
-            f"   {words}"
+            f"{arm.id:12} {arm.trials:>9,} {arm.successes:>8,} {rate:>9.2%} {arm.probability:>8.2f}   {words}"
         )
-    lines.append(
-        "P(best) decides how often a strategy ranks; each keeps at least its floor of 2 %."
-    )
+    lines.append("P(best) decides how often a strategy ranks; each keeps at least its floor of 2 %.")
     return lines
 
 
@@ -493,9 +483,7 @@ def _earned(figures: Figures) -> list[str]:
     for name in ("personalized", "holdout"):
         arm, rate = arms[name], getattr(hits, name)
         told = "-" if rate is None else f"{rate:.2%}"
-        lines.append(
-            f"{name:12} {told:>8}  of {arm['decisions']:>8,} lists, {arm['units']:>6,} visitors"
-        )
+        lines.append(f"{name:12} {told:>8}  of {arm['decisions']:>8,} lists, {arm['units']:>6,} visitors")
     if hits.lift is not None and hits.low is not None and hits.high is not None:
         bounds = f"95 % interval {hits.low:+.1%} to {hits.high:+.1%}"
         lines.append(f"{'lift':12} {hits.lift:>+8.1%}  {bounds}, over visitors, not lists")
@@ -509,9 +497,7 @@ def _earned(figures: Figures) -> list[str]:
 
 def _told(story: Story | None, shop: Shop) -> list[str]:
     if story is None:
-        return [
-            "No returning visitor's last list was personalized: too little traffic for a story."
-        ]
+        return ["No returning visitor's last list was personalized: too little traffic for a story."]
     titles = {item.id: item.title for item in shop.items}
     profile, decision = story.profile, story.decision
     features = profile["features"]
@@ -554,9 +540,7 @@ def _where_next(data: Path, keys: "OwnKeys") -> str:
 def _wrapped(lines: Iterable[str]) -> Iterator[str]:
     """Yield lines of at most `WIDTH` columns; rows of a table are within it already."""
     for line in lines:
-        yield from (
-            textwrap.wrap(line, WIDTH, subsequent_indent="  ") if len(line) > WIDTH else [line]
-        )
+        yield from (textwrap.wrap(line, WIDTH, subsequent_indent="  ") if len(line) > WIDTH else [line])
 
 
 # --- a server of our own --------------------------------------------------------------------------
@@ -642,9 +626,7 @@ def serving(data: Path, environment: Mapping[str, str]) -> Iterator[OwnServer]:
     api = AdminApi(host, port, keys.admin)
     try:
         _wait_until_ready(process, api, log)
-        yield OwnServer(
-            f"http://{host}:{port}", keys, Door(host, port, keys.write, keys.server), api
-        )
+        yield OwnServer(f"http://{host}:{port}", keys, Door(host, port, keys.write, keys.server), api)
     except TailorbirdError as error:
         raise ServerFailedError(f"{error}\n{_tail(log)}") from error
     finally:
@@ -653,9 +635,7 @@ def serving(data: Path, environment: Mapping[str, str]) -> Iterator[OwnServer]:
 
 def _child_environment(environment: Mapping[str, str], keys: OwnKeys) -> dict[str, str]:
     """Return the environment with this run's keys, and no other setting of Tailorbird's."""
-    kept = {
-        name: value for name, value in environment.items() if not name.startswith("TAILORBIRD_")
-    }
+    kept = {name: value for name, value in environment.items() if not name.startswith("TAILORBIRD_")}
     return kept | {
         "TAILORBIRD_WRITE_KEY": keys.write,
         "TAILORBIRD_SERVER_KEY": keys.server,
@@ -668,9 +648,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], api: AdminApi, log: Path
     started = clock.elapsed()
     while clock.elapsed() - started < START_SECONDS_MAX:
         if process.poll() is not None:
-            raise ServerFailedError(
-                f"the server ended with code {process.returncode} at start ({log})"
-            )
+            raise ServerFailedError(f"the server ended with code {process.returncode} at start ({log})")
         if api.ask("GET", "/readyz")[0] == http.HTTPStatus.OK:
             return
         time.sleep(0.05)
@@ -715,7 +693,5 @@ def _folder(given: Path | None, *, is_kept: bool) -> Iterator[Path]:
         return
     given.mkdir(parents=True, exist_ok=True)
     if any(given.iterdir()):
-        raise ConfigurationError(
-            f"--data {given}: must be an empty folder, so that only this log counts"
-        )
+        raise ConfigurationError(f"--data {given}: must be an empty folder, so that only this log counts")
     yield given

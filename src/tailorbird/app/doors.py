@@ -159,20 +159,14 @@ class Doors:
         placement = self.engine.world.placements.get(decision.placement)
         goal = None if placement is None else placement.goal
         if goal is None or body.goal not in (None, goal.event):
-            rule = (
-                "the placement has no goal"
-                if goal is None
-                else f"the placement's goal is {goal.event!r}"
-            )
+            rule = "the placement has no goal" if goal is None else f"the placement's goal is {goal.event!r}"
             raise InvalidInputError(Fault("goal", rule, body.goal))
         received = self.engine.clock.now()
         t = _time(body.timestamp, "timestamp", received)
         if body.value is not None and abs(body.value) > 1e12:  # noqa: PLR2004
             raise InvalidInputError(Fault("value", "between -1e12 and 1e12", body.value))
         message_id = body.message_id or f"outcome:{body.decision_id}:{goal.event}"
-        self.engine.write(
-            LoggedOutcome(received, t, message_id, body.decision_id, goal.event, body.value)
-        )
+        self.engine.write(LoggedOutcome(received, t, message_id, body.decision_id, goal.event, body.value))
         await self.engine.durable()
         return _SUCCESS
 
@@ -271,9 +265,7 @@ class Doors:
             context = _flag_context(exchange.body)
         except OfrepError as error:
             return json_response(failure(None, error), error.status)
-        keys = sorted(
-            key for key, placement in self.engine.world.placements.items() if placement.enabled
-        )
+        keys = sorted(key for key, placement in self.engine.world.placements.items() if placement.enabled)
         flags = self._evaluate(keys, context, exchange)
         tag = etag_of(context, flags).encode()
         headers = ((b"etag", tag), (b"cache-control", b"private, no-cache"))
@@ -281,9 +273,7 @@ class Doors:
             return Response(304, b"", b"application/json", headers)
         return Response(200, msgspec.json.encode({"flags": flags, "metadata": {}}), headers=headers)
 
-    def _evaluate(
-        self, keys: list[str], context: dict[str, Any], exchange: Exchange
-    ) -> list[dict[str, Any]]:
+    def _evaluate(self, keys: list[str], context: dict[str, Any], exchange: Exchange) -> list[dict[str, Any]]:
         world = self.engine.world
         user = world.identifiers.get(f"user_id:{context['targetingKey']}")
         visitor = visitor_of(context, is_user=user is not None)
@@ -397,9 +387,7 @@ class Doors:
             },
         }
         is_ready = engine.failure is None
-        return json_response(
-            {"ready": is_ready, "dependencies": dependencies}, 200 if is_ready else 503
-        )
+        return json_response({"ready": is_ready, "dependencies": dependencies}, 200 if is_ready else 503)
 
 
 def guarded(door: Door) -> Door:
@@ -503,9 +491,7 @@ def _refusal(collected: Collected, status: int) -> Response:
             "detail": detail,
         }
     body["errors"] = errors
-    return Response(
-        status, msgspec.json.encode(body), PROBLEM if status != _OK else b"application/json"
-    )
+    return Response(status, msgspec.json.encode(body), PROBLEM if status != _OK else b"application/json")
 
 
 def _time(text: str | None, path: str, now: float) -> float:
@@ -514,9 +500,7 @@ def _time(text: str | None, path: str, now: float) -> float:
     try:
         return min(parse_time(text), now)
     except (ValueError, OverflowError) as error:
-        raise InvalidInputError(
-            Fault(path, "an ISO 8601 time between 1970 and 2100", text)
-        ) from error
+        raise InvalidInputError(Fault(path, "an ISO 8601 time between 1970 and 2100", text)) from error
 
 
 def _identifier(query: dict[str, str], name: str) -> str | None:

@@ -50,6 +50,7 @@ logger = logging.getLogger("tailorbird")
 
 _EVENT_KIND = KINDS[LoggedEvent]
 _DECISION_KIND = KINDS[LoggedDecision]
+_ENTRY_BYTES = 4096  # Of a changed entry, roughly: profiles are larger, links smaller.
 _WRITES_BETWEEN_CHECKS = 64  # Counting what waits for a commit costs as much as folding an event.
 _encoder = msgspec.json.Encoder()
 
@@ -90,6 +91,8 @@ class Engine:
         self._turn_failure: StorageError | None = None
         self._acknowledging: set[asyncio.Task[None]] = set()
         self._is_full = False
+        # Changed entries cannot be dropped before a commit: as many as a third of the cache would hold.
+        self._dirty_soft_max = min(DIRTY_MAX // 4, options.cache_bytes // 3 // _ENTRY_BYTES)
         self.world = self._open_world()
         self.fold = Fold(self.world, options.secret, self.log)
         self.decider.use(self.world)
@@ -300,7 +303,7 @@ class Engine:
             raise StorageError(f"nothing can be written until a restart: {self.failure}")
         self._writes += 1
         if self._writes % _WRITES_BETWEEN_CHECKS == 0:
-            self._is_full = self.world.dirty_count > DIRTY_MAX
+            self._is_full = self.world.dirty_count > 4 * self._dirty_soft_max
         if self._is_full:
             raise OverloadedError("too many changes wait for the disk")
 
@@ -310,9 +313,7 @@ class Engine:
         """Commit the world every few seconds, and sooner when many entries have changed."""
         while True:
             waited = 0.0
-            while (
-                waited < self.options.checkpoint_seconds and self.world.dirty_count < DIRTY_MAX // 4
-            ):
+            while waited < self.options.checkpoint_seconds and self.world.dirty_count < self._dirty_soft_max:
                 await asyncio.sleep(0.1)
                 waited += 0.1
             try:
@@ -463,9 +464,7 @@ class _StateFiles:
                 file.unlink()
 
     def _numbers(self) -> list[int]:
-        return sorted(
-            int(file.stem.removeprefix("state-")) for file in self._folder.glob("state-*.db")
-        )
+        return sorted(int(file.stem.removeprefix("state-")) for file in self._folder.glob("state-*.db"))
 
     def _path(self, number: int) -> Path:
         return self._folder / f"state-{number:06d}.db"

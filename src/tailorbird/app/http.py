@@ -158,9 +158,7 @@ class HotProtocol(HttpToolsProtocol):
             self.tasks.add(cast("Any", task))
             task.add_done_callback(cast("Any", self.tasks.discard))
 
-    async def _finish(
-        self, hot: _HotCycle, result: Awaitable[Response], origin: bytes | None
-    ) -> None:
+    async def _finish(self, hot: _HotCycle, result: Awaitable[Response], origin: bytes | None) -> None:
         self._answer(hot, await result, origin)
 
     def _answer(self, hot: _HotCycle, response: Response, origin: bytes | None) -> None:

@@ -132,9 +132,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         },
     ),
     ("GET", "/admin/v1/profiles/{identifier:path}"): Operation("people", query=("at",)),
-    ("GET", "/admin/v1/readouts"): Operation(
-        "readouts", answer=Readouts, query=("placement", "metric")
-    ),
+    ("GET", "/admin/v1/readouts"): Operation("readouts", answer=Readouts, query=("placement", "metric")),
     ("GET", "/admin/v1/rejects"): Operation("events", query=("after", "limit")),
     ("POST", "/admin/v1/rejects/replay"): Operation("events", RejectsBody),
     ("POST", "/opendsr/v1/requests"): Operation("privacy", SubmitBody, status=201, query=("dryRun", "wait")),

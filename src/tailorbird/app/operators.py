@@ -130,9 +130,7 @@ class Operators:
         placement = check(decode(msgspec.json.encode(fields), Placement))
         placements = self._engine.world.placements
         if key not in placements and len(placements) >= PLACEMENTS_MAX:
-            raise InvalidInputError(
-                Fault("key", f"at most {PLACEMENTS_MAX} placements", len(placements))
-            )
+            raise InvalidInputError(Fault("key", f"at most {PLACEMENTS_MAX} placements", len(placements)))
         is_new = key not in placements
         self._engine.write(PlacementPut(self._engine.clock.now(), placement))
         await self._engine.durable()
@@ -169,9 +167,7 @@ class Operators:
         try:
             now = engine.clock.now() if at is None else parse_time(at)
         except (ValueError, OverflowError) as error:
-            raise InvalidInputError(
-                Fault("at", "an ISO 8601 time between 1970 and 2100", at)
-            ) from error
+            raise InvalidInputError(Fault("at", "an ISO 8601 time between 1970 and 2100", at)) from error
         view = profile_view(engine.world, engine.options.secret, profile, now)
         view["recentDecisions"] = self._recent_decisions(profile)
         return json_response(view)
@@ -185,9 +181,7 @@ class Operators:
         """
         kind, _, value = identifier.partition(":")
         if not kind or not value:
-            raise InvalidInputError(
-                Fault("identifier", "type:value, such as user_id:u-1", identifier)
-            )
+            raise InvalidInputError(Fault("identifier", "type:value, such as user_id:u-1", identifier))
         profile = by_identifier(self._engine.world, identifier)
         if profile is None:
             raise NotFoundError(f"nobody is known by {identifier[:100]!r}")
@@ -195,9 +189,7 @@ class Operators:
 
     def _recent_decisions(self, profile: Profile) -> list[dict[str, Any]]:
         keys = {key for at in profile.placements.values() for key in at.open}
-        newest = sorted(keys, key=lambda key: int(key.split("-")[1], 36), reverse=True)[
-            :_DECISIONS_SHOWN
-        ]
+        newest = sorted(keys, key=lambda key: int(key.split("-")[1], 36), reverse=True)[:_DECISIONS_SHOWN]
         found = ((key, self._engine.find_decision(key)) for key in newest)
         return [self._view(key, decision) for key, decision in found if decision]
 
@@ -211,18 +203,14 @@ class Operators:
         identifier = exchange.params["identifier"]
         kind, _, value = identifier.partition(":")
         if not kind or not value or len(identifier) > _IDENTIFIER_MAX:
-            raise InvalidInputError(
-                Fault("identifier", "type:value, such as user_id:u-1", identifier)
-            )
+            raise InvalidInputError(Fault("identifier", "type:value, such as user_id:u-1", identifier))
         if is_blocked(value):
             raise InvalidInputError(Fault("identifier", "a value that identifies somebody", identifier))
         if is_suppressed(self._engine.world, self._engine.options.secret, kind, value):
             raise ConflictError("the person was erased: suppressed until lifted")
         consent = decode(exchange.body, dict[str, bool])
         if not consent or len(consent) > _PURPOSES_MAX:
-            raise InvalidInputError(
-                Fault("body", f"from one to {_PURPOSES_MAX} purposes", len(consent))
-            )
+            raise InvalidInputError(Fault("body", f"from one to {_PURPOSES_MAX} purposes", len(consent)))
         if kind in ("profile", "email"):
             # These find people and never found them.
             identifier = next(iter(self.person(identifier).identifiers))
@@ -247,9 +235,7 @@ class Operators:
         self._gate.require(exchange, Role.SERVER)
         query = exchange.query
         if query.get("segment"):
-            raise InvalidInputError(
-                Fault("segment", "readouts by segment are not kept", query["segment"])
-            )
+            raise InvalidInputError(Fault("segment", "readouts by segment are not kept", query["segment"]))
         metric = query.get("metric")
         if metric not in (None, "rate", "value"):
             raise InvalidInputError(Fault("metric", "rate or value", metric))
@@ -297,8 +283,7 @@ class Operators:
             self._engine.write_events(collected.accepted)
             if collected.faults:
                 still += [
-                    {"offset": record.offset, "path": f.path, "rule": f.rule}
-                    for _, f in collected.faults
+                    {"offset": record.offset, "path": f.path, "rule": f.rule} for _, f in collected.faults
                 ]
             else:
                 passed.add(record.offset)
@@ -318,14 +303,8 @@ def readout_query(
     moments = []
     for key, arms in sorted(world.moments.scan()):
         declared = world.placements.get(key)
-        share = (
-            world.holdout_share
-            if declared is None or declared.holdout is None
-            else declared.holdout
-        )
-        moments.append(
-            PlacementMoments(key, share, arms.personalized, arms.holdout, arms.merged_units)
-        )
+        share = world.holdout_share if declared is None or declared.holdout is None else declared.holdout
+        moments.append(PlacementMoments(key, share, arms.personalized, arms.holdout, arms.merged_units))
     return ReadoutQuery(as_of, tuple(moments), placement, metric)
 
 
@@ -336,9 +315,7 @@ _PURPOSES_MAX = 50
 def _check_item(item: Item, path: str) -> None:
     size = len(msgspec.json.encode(item))
     if size > ITEM_BYTES_MAX:
-        raise InvalidInputError(
-            Fault(f"{path}item", f"at most {ITEM_BYTES_MAX} bytes", f"{size} bytes")
-        )
+        raise InvalidInputError(Fault(f"{path}item", f"at most {ITEM_BYTES_MAX} bytes", f"{size} bytes"))
     for name in ("published_at", "expires_at"):
         text = getattr(item, name)
         try:

@@ -30,9 +30,7 @@ from tailorbird.schema.records import PlacementPut
 
 logger = logging.getLogger("tailorbird")
 
-_BASE_MIB = (
-    160  # The process before any profile: interpreter, NumPy, Numba, the filters of message ids.
-)
+_BASE_MIB = 160  # The process before any profile: interpreter, NumPy, Numba, the filters of message ids.
 _SHUTDOWN_SECONDS = 5
 _GARBAGE_SECONDS = 5.0
 _SWITCH_SECONDS = 0.0005

@@ -145,21 +145,16 @@ class Meter:
 
     def latency_ms(self, kind: str) -> dict[str, float]:
         """Return percentiles of a kind's latency in milliseconds; none where nothing was sent."""
-        seconds = (
-            np.frombuffer(self.seconds[kind], np.float64) if self.seconds[kind] else np.zeros(0)
-        )
+        seconds = np.frombuffer(self.seconds[kind], np.float64) if self.seconds[kind] else np.zeros(0)
         if not seconds.size:
             return {}
         marks = np.percentile(seconds, [50, 95, 99])
         return {
-            name: round(float(mark) * 1e3, 3)
-            for name, mark in zip(("p50", "p95", "p99"), marks, strict=True)
+            name: round(float(mark) * 1e3, 3) for name, mark in zip(("p50", "p95", "p99"), marks, strict=True)
         }
 
 
-def drive(
-    shop: Shop, door: Door, plan: Plan, clock: Clock, watch: Callable[[Meter], None]
-) -> Meter:
+def drive(shop: Shop, door: Door, plan: Plan, clock: Clock, watch: Callable[[Meter], None]) -> Meter:
     """Send a shop's baskets and return the account of it.
 
     `watch` is called with the running account some times a second.
@@ -274,9 +269,7 @@ class _Baskets:
         await sender.send("event", _ordered(basket, who))
         self._meter.orders += 1
 
-    async def _ask(
-        self, sender: "_Sender", basket: Basket, line: Line, in_basket: list[str]
-    ) -> None:
+    async def _ask(self, sender: "_Sender", basket: Basket, line: Line, in_basket: list[str]) -> None:
         request = {
             "visitor": _who(basket),
             "placements": [

@@ -151,9 +151,7 @@ class Collector:
                 return
             else:
                 event = result.event
-                logged = LoggedEvent(
-                    received, happened, event.message_id, msgspec.Raw(result.raw), gpc
-                )
+                logged = LoggedEvent(received, happened, event.message_id, msgspec.Raw(result.raw), gpc)
                 into.accepted.append(Accepted(logged, event))
                 return
         assert fault is not None, "either accepted or at fault"

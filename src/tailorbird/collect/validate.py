@@ -113,11 +113,7 @@ def _too_large(value: Any, path: str) -> tuple[str, int] | None:  # noqa: ANN401
     if isinstance(value, int) and not -_INTEGER_MAX <= value <= _INTEGER_MAX:
         return path, value
     entries = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list)
-        else ()
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     )
     for name, inner in entries:
         found = _too_large(inner, f"{path}.{name}")
@@ -188,9 +184,7 @@ def _mend_context(context: dict[str, Any]) -> None:
     for name in ("page", "device"):
         part = context.get(name)
         if isinstance(part, dict):
-            for field in [
-                f for f in _TEXT_FIELDS if f in part and not isinstance(part[f], str | None)
-            ]:
+            for field in [f for f in _TEXT_FIELDS if f in part and not isinstance(part[f], str | None)]:
                 part[f"{field}_malformed"] = part.pop(field)
 
 
@@ -211,9 +205,7 @@ def _check_fields(event: Event, raw: bytes) -> Valid | Fault:
     if event.type not in TYPES:
         return Fault("type", f"one of {', '.join(TYPES)}", event.type)
     if not event.user_id and not event.anonymous_id:
-        return Fault(
-            "userId", "one of userId and anonymousId is needed (no_user_anon_id)", event.user_id
-        )
+        return Fault("userId", "one of userId and anonymousId is needed (no_user_anon_id)", event.user_id)
     missing = _missing(event)
     if missing is not None:
         return missing

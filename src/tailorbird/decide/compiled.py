@@ -49,13 +49,9 @@ class CompiledPlacement:
             for i, variant in enumerate(placement.variants)
             if variant.rule is not None
         }
-        self.rules = [
-            CompiledRule(rule, f"rules[{i}].when") for i, rule in enumerate(placement.rules)
-        ]
+        self.rules = [CompiledRule(rule, f"rules[{i}].when") for i, rule in enumerate(placement.rules)]
         query = placement.candidates.query if placement.candidates is not None else None
-        self.query = (
-            None if query is None else compile_expression(query, "candidates.query", ITEM_VARIABLES)
-        )
+        self.query = None if query is None else compile_expression(query, "candidates.query", ITEM_VARIABLES)
         if placement.goal is not None and placement.goal.value is not None:
             compile_expression(placement.goal.value, "goal.value", GOAL_VARIABLES)
         self.caps: dict[str, float] = {variant.id: variant.cap for variant in placement.variants}

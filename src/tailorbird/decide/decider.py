@@ -203,9 +203,7 @@ class Decider:
         case.choices = [LoggedChoice(arm, case.probability, case.probability, self._why(case))]
 
     def _decide_list(self, case: "_Case") -> None:
-        listing = self._lists.listing(
-            self.world, case.compiled, case.asked, case.turn.visitor, case.steps
-        )
+        listing = self._lists.listing(self.world, case.compiled, case.asked, case.turn.visitor, case.steps)
         self._apply_rules(case, listing)
         if case.sticky_seconds:
             ids = self.world.catalogue.ids
@@ -229,9 +227,7 @@ class Decider:
         case.reason = "SPLIT"
         if len(eligible) == 1:
             chances = np.ones(1)
-            case.reason = (
-                "TARGETING_MATCH" if eligible[0] in case.compiled.eligibility else "STATIC"
-            )
+            case.reason = "TARGETING_MATCH" if eligible[0] in case.compiled.eligibility else "STATIC"
         else:
             chances = self._probabilities(case, eligible)
         case.mark("policy", self._clock)
@@ -281,8 +277,7 @@ class Decider:
             arms = tuple(
                 arm
                 for arm in arms
-                if arm not in compiled.eligibility
-                or self._is_true(case, arm, compiled.eligibility[arm])
+                if arm not in compiled.eligibility or self._is_true(case, arm, compiled.eligibility[arm])
             )
             if len(arms) < len(compiled.arms):
                 case.steps.append(Step("eligibility", removed=len(compiled.arms) - len(arms)))
@@ -305,9 +300,7 @@ class Decider:
             return bool(expression.is_true(case.turn.facts()))
         except RuleError as error:
             self._fault("rule_failed")
-            case.steps.append(
-                Step(f"rule:{name}", detail=f"failed, taken as not matching: {error}")
-            )
+            case.steps.append(Step(f"rule:{name}", detail=f"failed, taken as not matching: {error}"))
             return False
 
     def _apply_rules(self, case: "_Case", listing: Listing) -> None:
@@ -374,9 +367,7 @@ class Decider:
 
     def _request_digest(self, case: "_Case") -> str:
         asked = case.asked
-        question = msgspec.json.encode(
-            (asked.count, asked.exclude, asked.candidates, case.placement)
-        )
+        question = msgspec.json.encode((asked.count, asked.exclude, asked.candidates, case.placement))
         return token(self._secret, "request", question.decode(), size=6)
 
     def _keep(self, decision_id: str, decision: LoggedDecision) -> None:
@@ -433,9 +424,7 @@ class _Turn:
 
     __slots__ = ("arms", "deadline", "is_personalized", "reads", "sticky_min", "visitor")
 
-    def __init__(
-        self, visitor: Visitor, deadline: float, reads: _Reads, sticky_min: float
-    ) -> None:
+    def __init__(self, visitor: Visitor, deadline: float, reads: _Reads, sticky_min: float) -> None:
         self.visitor = visitor
         self.deadline = deadline
         self.reads = reads
@@ -527,4 +516,3 @@ class _Case:
             took_ms=int((ended - started) * 1e6) / 1000.0,
             timings_us=timings,
         )
-

@@ -48,15 +48,10 @@ class Pool:
 
     def refresh(self, catalogue: Catalogue, popularity: Popularity) -> None:
         """Bring the pool up to date with the catalogue and the ranking; a comparison when nothing changed."""
-        if (
-            self._journal == len(catalogue.journal)
-            and self._popularity_version == popularity.version
-        ):
+        if self._journal == len(catalogue.journal) and self._popularity_version == popularity.version:
             return
         if len(catalogue.ids) > len(self.is_member):
-            self.is_member = np.pad(
-                self.is_member, (0, max(len(catalogue.ids), 2 * len(self.is_member)))
-            )
+            self.is_member = np.pad(self.is_member, (0, max(len(catalogue.ids), 2 * len(self.is_member))))
         for index in dict.fromkeys(catalogue.journal[self._journal :]):
             self._judge(index, catalogue.items[index])
         self._journal = len(catalogue.journal)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from tailorbird.features.view import feature, features
+from tailorbird.features.view import common_features, feature, features
 from tailorbird.live.profiles import (
     find,
     founding_identifier,
@@ -110,17 +110,18 @@ def profile_facts(profile: Profile, fields: frozenset[str] | None, t: float) -> 
     """
     if fields is None:
         fixed = {name: read(profile) for name, read in _FIXED.items()}
-        return {**profile.traits, **features(profile, t), **fixed}
+        return {**profile.traits, **common_features(profile, t), **features(profile, t), **fixed}
     facts = {}
     for name in fields:
         if name in _FIXED:
             facts[name] = _FIXED[name](profile)
-        elif name in profile.traits:
-            facts[name] = profile.traits[name]
-        else:
-            value = feature(profile, name, t)
-            if value is not None:
-                facts[name] = value
+            continue
+        # What was counted goes before what was declared: anybody can declare a trait.
+        value: object = feature(profile, name, t)
+        if value is None:
+            value = profile.traits.get(name)
+        if value is not None:
+            facts[name] = value
     return facts
 
 
@@ -143,9 +144,7 @@ def _refuses(context: dict[str, Any], purpose: str) -> bool:
     preferences = consent.get("categoryPreferences") if isinstance(consent, dict) else None
     if not isinstance(preferences, dict):
         return False
-    return any(
-        str(name).lower() == purpose and given is False for name, given in preferences.items()
-    )
+    return any(str(name).lower() == purpose and given is False for name, given in preferences.items())
 
 
 def over_cap(visitor: Visitor, placement: Placement) -> set[str]:

@@ -20,9 +20,7 @@ from tailorbird.schema.placement import Time
 class DecideBody(msgspec.Struct, rename="camel", gc=False):
     """The body of `POST /v1/decide`."""
 
-    placements: Annotated[
-        list[PlacementRequest], Meta(min_length=1, max_length=PLACEMENTS_PER_REQUEST_MAX)
-    ]
+    placements: Annotated[list[PlacementRequest], Meta(min_length=1, max_length=PLACEMENTS_PER_REQUEST_MAX)]
     visitor: VisitorRef = VisitorRef()
     context: dict[str, Any] = {}
     deadline_ms: Annotated[float, Meta(ge=0.0, le=DEADLINE_MS_MAX)] = DEADLINE_MS_DEFAULT
@@ -148,9 +146,7 @@ def _decision(
     decision = answer.decision
     if decision is None:
         detail = f"no placement is called {answer.key!r}"[:300]
-        return DecisionOut(
-            answer.key[:200], error=ErrorOut("about:blank", "Not found", 404, detail)
-        )
+        return DecisionOut(answer.key[:200], error=ErrorOut("about:blank", "Not found", 404, detail))
     choices = [
         ChoiceOut(choice.id, rank, value, choice.propensity)
         for rank, (choice, value) in enumerate(zip(decision.choices, answer.values, strict=True), 1)

@@ -112,8 +112,6 @@ def failure(key: str | None, error: OfrepError) -> dict[str, Any]:
 
 def etag_of(context: dict[str, Any], flags: list[dict[str, Any]]) -> str:
     """Return the entity tag of a bulk answer: equal while the same visitor is to be shown the same."""
-    shown = [
-        (flag["key"], flag.get("variant"), flag.get("value"), flag.get("reason")) for flag in flags
-    ]
+    shown = [(flag["key"], flag.get("variant"), flag.get("value"), flag.get("reason")) for flag in flags]
     content = msgspec.json.encode((context, shown), order="deterministic")
     return f'"{hashlib.blake2b(content, digest_size=12).hexdigest()}"'

@@ -35,9 +35,7 @@ def render_list(items: list[tuple[str, Any]]) -> str:
         fields = fields if isinstance(fields, dict) else {}
         title = html.escape(str(fields.get("title") or key))
         url = str(fields.get("url") or "")
-        link = (
-            f'<a href="{html.escape(url)}">{title}</a>' if url and _SAFE_URL.match(url) else title
-        )
+        link = f'<a href="{html.escape(url)}">{title}</a>' if url and _SAFE_URL.match(url) else title
         lines.append(f'<li data-id="{html.escape(key)}">{link}</li>')
     return f'<ul class="tailorbird-list">{"".join(lines)}</ul>'
 
@@ -49,10 +47,4 @@ def _field(value: Any, path: str) -> Any:  # noqa: ANN401
 
 
 def _text(value: Any) -> str:  # noqa: ANN401
-    return (
-        ""
-        if value is None
-        else value
-        if isinstance(value, str)
-        else msgspec.json.encode(value).decode()
-    )
+    return "" if value is None else value if isinstance(value, str) else msgspec.json.encode(value).decode()

@@ -146,9 +146,7 @@ def _strength(counters: Counters, key: str) -> float:
     """Return a sortable strength: log2 of the 30-day decayed count at a common time."""
     row = counters.keys[key]
     decayed = float(counters.rows[row, 4])
-    return float(counters.last[row]) / WINDOW_SECONDS[3] + (
-        np.log2(decayed) if decayed > 0 else -1e9
-    )
+    return float(counters.last[row]) / WINDOW_SECONDS[3] + (np.log2(decayed) if decayed > 0 else -1e9)
 
 
 def _merge_row(into: Counters, row: int, other: Counters, source: int) -> None:

@@ -125,6 +125,15 @@ def feature(profile: Profile, name: str, at: float) -> float | None:
     return float(read_one(profile.counters, key or "", at)[column])
 
 
+def common_features(profile: Profile, at: float) -> dict[str, float]:
+    """Return the features that have short names, seen or not: `views_7d` is 0.0 for a newcomer."""
+    return {
+        f"{alias}_{column}": float(value)
+        for alias, event in ALIASES.items()
+        for column, value in zip(COLUMNS, read_one(profile.counters, f"e:{event}", at), strict=True)
+    }
+
+
 def features(profile: Profile, at: float) -> dict[str, float]:
     """Return every feature of the profile by name, as of `at`."""
     named = dict(zip(SCALARS, scalars(profile, at), strict=True))

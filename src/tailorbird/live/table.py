@@ -14,6 +14,7 @@ from tailorbird.stores.state import Change, StateStore
 T = TypeVar("T")
 
 _DECODED_FACTOR = 3  # A decoded profile takes about three times its encoded bytes (measured).
+_ENTRY_SIZE = 700  # Beside its value: key, dictionary slots, the object's own head.
 _FIRST_SIZE = 2048
 _NOTHING_SIZE = 200  # A key, and that nothing is under it.
 
@@ -75,12 +76,12 @@ class Table(Generic[T]):
             self._encode_one(key)
         self._dirty.add(key)  # First, so that making room cannot drop it.
         self._cache.pop(key, None)
-        self._keep(key, value, self._sizes.get(key, _FIRST_SIZE))
+        self._keep(key, value, self._size(key, _FIRST_SIZE))
 
     def keep(self, key: str, value: T) -> None:
         """Cache a value that can be had again from elsewhere; it is not written."""
         if not self._is_unwritten(key):
-            self._keep(key, value, self._sizes.get(key, _FIRST_SIZE // 4))
+            self._keep(key, value, self._size(key, _FIRST_SIZE // 4))
 
     def delete(self, key: str) -> None:
         """Remove `key`."""
@@ -92,11 +93,7 @@ class Table(Generic[T]):
 
     def scan(self, prefix: str = "") -> Iterator[tuple[str, T]]:
         """Yield every key and value, changes included; keys in the store first."""
-        fresh = {
-            key
-            for key in (self._dirty | self._pending | self._committing)
-            if key.startswith(prefix)
-        }
+        fresh = {key for key in (self._dirty | self._pending | self._committing) if key.startswith(prefix)}
         for key, payload in self._store.scan(self.name, prefix):
             if key not in fresh:
                 yield key, self._decode(payload)
@@ -159,7 +156,13 @@ class Table(Generic[T]):
         if self.cache_bytes > self._cache_bytes_max:
             self._evict(spared=key)
 
+    def _size(self, key: str, first: int) -> int:
+        """Return the bytes of a key's value as they were last known."""
+        known = self._sizes.get(key)
+        return first if known is None else known - _ENTRY_SIZE
+
     def _resize(self, key: str, size: int) -> None:
+        size += _ENTRY_SIZE
         self.cache_bytes += size - self._sizes.get(key, 0)
         self._sizes[key] = size
 

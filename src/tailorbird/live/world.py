@@ -96,9 +96,7 @@ class World:
         self.profiles: Table[Profile] = Table(
             store, "profile", (encode_profile, decode_profile), profile_bytes
         )
-        self.identifiers: Table[Identifier] = Table(
-            store, "identifier", _msgpack(Identifier), side_bytes
-        )
+        self.identifiers: Table[Identifier] = Table(store, "identifier", _msgpack(Identifier), side_bytes)
         self.marks: Table[Mark] = Table(store, "mark", _msgpack(Mark), side_bytes)
         self.policies: Table[PolicyState] = Table(store, "policy", _msgpack(PolicyState), small)
         self.moments: Table[ArmsMoments] = Table(store, "moments", _msgpack(ArmsMoments), small)
@@ -245,9 +243,7 @@ class World:
             half = len(payload) // 2
             followers = np.frombuffer(payload[:half], np.int32)
             self.covisitation.followers[row, : len(followers)] = followers
-            self.covisitation.weights[row, : len(followers)] = np.frombuffer(
-                payload[half:], np.float32
-            )
+            self.covisitation.weights[row, : len(followers)] = np.frombuffer(payload[half:], np.float32)
         counts = self.counts.get("popularity_updates") or 0
         self.popularity.updates = counts
         self.popularity.newest = float(self.popularity.last.max(initial=0.0))

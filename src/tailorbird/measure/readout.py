@@ -94,9 +94,7 @@ def _verdict(moments: PlacementMoments, metric: Metric, told: Effect, ratio: Sam
     if ratio.is_mismatch and ratio.pvalue is not None:
         return _distrust(moments, ratio.pvalue)
     if moments.holdout_share == 0.0 and not moments.holdout.units:
-        return (
-            "Not enough data to tell: no holdout is declared, so there is nothing to compare with."
-        )
+        return "Not enough data to tell: no holdout is declared, so there is nothing to compare with."
     if told.lift is not None:
         return _compare(told.lift, _WORDS[metric], _percent)
     if told.difference is not None:

@@ -67,11 +67,7 @@ def _line(row: tuple[str, ...], widths: list[int]) -> str:
 
 def _words(readout: Readout) -> list[str]:
     merged = readout.merged_arms
-    note = (
-        f" ({merged:,} visitor{'s' * (merged != 1)} had both arms before a merge.)"
-        if merged
-        else ""
-    )
+    note = f" ({merged:,} visitor{'s' * (merged != 1)} had both arms before a merge.)" if merged else ""
     text = f"{readout.placement}, {readout.metric}: {readout.verdict}{note}"
     unbroken = text.replace(" %", _HARD_BLANK + "%")  # A number stays on the line of its sign.
     lines = textwrap.wrap(unbroken, WIDTH_MAX, subsequent_indent="  ", break_on_hyphens=False)

@@ -46,9 +46,7 @@ PUBLISH_SHARE = 64
 """A new copy when one in so many trials is new: below 64 trials, with each."""
 
 
-def trials(
-    sums_by_arm: dict[str, ArmSums], arms: tuple[str, ...], learn_from: str
-) -> list[tuple[int, int]]:
+def trials(sums_by_arm: dict[str, ArmSums], arms: tuple[str, ...], learn_from: str) -> list[tuple[int, int]]:
     """Return (trials, successes) for each arm; an arm that was never seen has (0, 0).
 
     With `learn_from` "auto" the trials are exposures as soon as one exposure of any arm is known,

@@ -66,9 +66,7 @@ def draw(probabilities: NDArray[np.float64], uniform: float) -> int:
     return arm
 
 
-def _faults(
-    probabilities: NDArray[np.float64], floor: float, caps: NDArray[np.float64]
-) -> list[Fault]:
+def _faults(probabilities: NDArray[np.float64], floor: float, caps: NDArray[np.float64]) -> list[Fault]:
     """Return what is wrong with input that was refused."""
     faults = []
     if probabilities.ndim != 1 or probabilities.shape != caps.shape:
@@ -93,9 +91,7 @@ _read_vector = types.Array(_real, 1, "C", readonly=True)
 
 def _compiled(signature: Any) -> Callable[[_Function], _Function]:  # noqa: ANN401
     """Compile for one signature, now or from the cache on disk: never within a request."""
-    decorator: Callable[[_Function], _Function] = njit(
-        signature, cache=True, nogil=True, error_model="numpy"
-    )
+    decorator: Callable[[_Function], _Function] = njit(signature, cache=True, nogil=True, error_model="numpy")
     return decorator
 
 

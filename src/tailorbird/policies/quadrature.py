@@ -61,9 +61,7 @@ _EXPONENT_MAX = 50.0
 _HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 
 
-def best_probabilities(
-    alphas: NDArray[np.float64], betas: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def best_probabilities(alphas: NDArray[np.float64], betas: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the probability of each arm that its success rate is the highest, from scratch.
 
     Args:
@@ -97,9 +95,7 @@ class BestProbabilities:
         self._seen = (b"", b"")
         self._probabilities: NDArray[np.float64] = np.empty(0)
 
-    def compute(
-        self, alphas: NDArray[np.float64], betas: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def compute(self, alphas: NDArray[np.float64], betas: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return what `best_probabilities` returns, and raise what it raises.
 
         The array returned never changes; while nothing moves it is the same one.
@@ -115,9 +111,7 @@ class BestProbabilities:
             self._seen = seen
         return self._probabilities
 
-    def _moved(
-        self, alphas: NDArray[np.float64], betas: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def _moved(self, alphas: NDArray[np.float64], betas: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the new probabilities, on finer panels where these do not sum to 1."""
         probabilities = np.empty(len(alphas))
         total = self._update(alphas, betas, probabilities)
@@ -216,9 +210,7 @@ _kept = types.NamedTuple((_table, _vector, _cube, _rows), _Work)  # type: ignore
 
 def _compiled(signature: Any) -> Callable[[_Function], _Function]:  # noqa: ANN401
     """Compile for one signature, now or from the cache on disk: never within a request."""
-    decorator: Callable[[_Function], _Function] = njit(
-        signature, cache=True, nogil=True, error_model="numpy"
-    )
+    decorator: Callable[[_Function], _Function] = njit(signature, cache=True, nogil=True, error_model="numpy")
     return decorator
 
 
@@ -404,9 +396,7 @@ def _are_valid(alphas: _Table, betas: _Table) -> bool:
 
 
 @_compiled(_real(_read_vector, _read_vector, _real, _kept, _vector))
-def _update(
-    alphas: _Table, betas: _Table, panel_width: float, work: _Work, probabilities: _Table
-) -> float:
+def _update(alphas: _Table, betas: _Table, panel_width: float, work: _Work, probabilities: _Table) -> float:
     """Bring `work` up to date with `alphas` and `betas` and write `probabilities`.
 
     Returns the unnormalised sum, `_INVALID` (nothing was touched), or, below that, minus the number

@@ -39,8 +39,5 @@ def _posteriors(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return alphas and betas; where outcomes run ahead of their trials, there are no failures."""
     alphas = [spec.prior_alpha + successes for _, successes in seen]
-    betas = [
-        spec.prior_beta + (tried - successes if tried > successes else 0)
-        for tried, successes in seen
-    ]
+    betas = [spec.prior_beta + (tried - successes if tried > successes else 0) for tried, successes in seen]
     return np.array(alphas, np.float64), np.array(betas, np.float64)

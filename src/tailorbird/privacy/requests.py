@@ -68,6 +68,7 @@ class Requests:
         self._waiting = [key for key, request in self._requests.items() if not request.finished]
         self._done: dict[str, asyncio.Event] = {}
         self._wake = asyncio.Event()
+        self._saving = asyncio.Lock()
 
     # --- what the doors do --------------------------------------------------------------------------
 
@@ -93,14 +94,19 @@ class Requests:
         request = Request(key, kind, "pending", now, digest)
         if kind == "erasure":
             request.names = names
-            self._waiting.append(key)
         else:
             request.status, request.finished = "completed", now
             request.profiles = sorted(person.profiles)
         self._requests[key] = request
-        await self._save(request)
+        try:
+            await self._save(request)
+        except StorageError:
+            del self._requests[key]
+            raise
+        if kind == "erasure":
+            self._waiting.append(key)
+            self._wake.set()
         await self._drop_oldest()
-        self._wake.set()
         return request
 
     def get(self, request_id: str) -> Request:
@@ -123,7 +129,7 @@ class Requests:
             StorageError: The disk refused.
         """
         request = self.get(request_id)
-        if request.status != "pending":
+        if request.key not in self._waiting or request.status != "pending":
             raise ConflictError(f"the request is {request.status}; only pending ones can be cancelled")
         self._waiting.remove(request.key)
         await self._finish(request, "cancelled")
@@ -215,7 +221,9 @@ class Requests:
             finished = (key for key, request in self._requests.items() if request.finished)
 
     async def _save(self, request: Request) -> None:
-        await asyncio.to_thread(_write, self._folder / f"{request.key}.json", msgspec.json.encode(request))
+        path, content = self._folder / f"{request.key}.json", msgspec.json.encode(request)
+        async with self._saving:
+            await asyncio.to_thread(_write, path, content)
 
 
 def _load(folder: Path) -> list[Request]:

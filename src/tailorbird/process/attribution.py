@@ -78,15 +78,11 @@ class Attribution:
             return False
         mark.exposed_at = t
         if mark.is_learned and mark.arm is not None:
-            exposed(
-                self._policy(mark.placement), mark.arm, is_rewarded=mark.rewarded_at is not None
-            )
+            exposed(self._policy(mark.placement), mark.arm, is_rewarded=mark.rewarded_at is not None)
         self._count_unit(mark, count_exposure)
         return True
 
-    def exposure_by_window(
-        self, profile: Profile, placement: str, arm: str | None, t: float
-    ) -> bool:
+    def exposure_by_window(self, profile: Profile, placement: str, arm: str | None, t: float) -> bool:
         """Count that the visitor was shown the newest decision of `placement`, drawn to `arm` where named."""
         for key, mark in self._newest_first(profile, placement):
             if mark.t <= t and mark.exposed_at is None and arm in (None, mark.arm, *mark.items):
@@ -121,9 +117,7 @@ class Attribution:
             if key is not None:
                 self._reward(key, t, self._value(placement, goal, name, facts.properties))
 
-    def _target(
-        self, profile: Profile | None, placement: Placement, t: float, facts: "Facts"
-    ) -> str | None:
+    def _target(self, profile: Profile | None, placement: Placement, t: float, facts: "Facts") -> str | None:
         goal = placement.goal
         assert goal is not None, "the caller has one"
         if facts.decision_id is not None:
@@ -176,9 +170,7 @@ class Attribution:
         count(self._moments(mark.placement).of(at.arm), at)
         self._count_in_total(profile, mark.placement, count)
 
-    def _count_in_total(
-        self, profile: Profile, key: str, count: Callable[[Any, Any], None]
-    ) -> None:
+    def _count_in_total(self, profile: Profile, key: str, count: Callable[[Any, Any], None]) -> None:
         """Count in the readout over all placements; those with a holdout share of their own stay out."""
         placement = self._world.placements.get(key)
         share = self._world.holdout_share
@@ -236,9 +228,7 @@ class Attribution:
         kept = []
         for key in keys[-OPEN_DECISIONS_MAX:]:
             mark = self._read(key)
-            is_settled = mark is None or (
-                mark.rewarded_at is not None and mark.exposed_at is not None
-            )
+            is_settled = mark is None or (mark.rewarded_at is not None and mark.exposed_at is not None)
             if mark is not None and not is_settled and mark.t >= since:
                 kept.append(key)
         return kept
@@ -254,15 +244,11 @@ class Attribution:
             self._version = self._world.placements_version
         return self._goals.get(name, [])
 
-    def _value(
-        self, placement: Placement, goal: Goal, name: str, properties: dict[str, Any]
-    ) -> float:
+    def _value(self, placement: Placement, goal: Goal, name: str, properties: dict[str, Any]) -> float:
         if goal.value is None:
             return 1.0
         if placement.key not in self._values:
-            self._values[placement.key] = compile_expression(
-                goal.value, "goal.value", GOAL_VARIABLES
-            )
+            self._values[placement.key] = compile_expression(goal.value, "goal.value", GOAL_VARIABLES)
         expression = self._values[placement.key]
         assert expression is not None, "it was compiled just now"
         try:

@@ -119,9 +119,7 @@ class Resolver:
         self._own(anonymous, user)
         return profile
 
-    def _add_user(
-        self, device: Identifier | None, anonymous: str, user: str, seen: Seen
-    ) -> Profile:
+    def _add_user(self, device: Identifier | None, anonymous: str, user: str, seen: Seen) -> Profile:
         if device is None:
             profile = self._found(anonymous, seen)
         else:
@@ -254,9 +252,7 @@ def _merge_history(older: Profile, newer: Profile) -> None:
     counters.merge(older.counters, newer.counters)
     affinity.settle(older)
     older.items = _merged_items(older.items, newer.items)
-    older.recent = sorted([*older.recent, *newer.recent], key=lambda event: event.t)[
-        -RECENT_EVENTS_MAX:
-    ]
+    older.recent = sorted([*older.recent, *newer.recent], key=lambda event: event.t)[-RECENT_EVENTS_MAX:]
     purchases = sorted({**older.purchases, **newer.purchases}.items(), key=lambda entry: entry[1])
     older.purchases = dict(purchases[-PURCHASES_MAX:])
 

@@ -229,9 +229,7 @@ class Fold:
             self._attribution.exposure(facts.decision_id, t)
         elif name in _EXPOSURES and profile is not None:
             properties = facts.properties
-            placement = _text(
-                properties, ("placement", "experimentId", "experiment_id", "experimentName")
-            )
+            placement = _text(properties, ("placement", "experimentId", "experiment_id", "experimentName"))
             arm = _text(properties, ("variationId", "variation_id", "variationName", "variant"))
             if facts.decision_id is not None:
                 self._attribution.exposure(facts.decision_id, t)
@@ -312,9 +310,7 @@ def _declare(profile: Profile, event: Event, logged: LoggedEvent) -> None:
         declared = context.traits
     if declared:
         _merge_traits(profile, declared)
-    consent = (
-        context.consent.category_preferences if context is not None and context.consent else None
-    )
+    consent = context.consent.category_preferences if context is not None and context.consent else None
     if event.event == "Segment Consent Preference Updated" and event.properties:
         preferences = event.properties.get("categoryPreferences")
         consent = preferences if isinstance(preferences, dict) else consent

@@ -19,12 +19,8 @@ class Covisitation:
     """Followers of each item and their weights, by item index: shape (items, 64), index -1 is empty."""
 
     def __init__(self) -> None:
-        self.followers: NDArray[np.int32] = np.full(
-            (_FIRST_CAPACITY, COVISITS_PER_ITEM_MAX), -1, np.int32
-        )
-        self.weights: NDArray[np.float32] = np.zeros(
-            (_FIRST_CAPACITY, COVISITS_PER_ITEM_MAX), np.float32
-        )
+        self.followers: NDArray[np.int32] = np.full((_FIRST_CAPACITY, COVISITS_PER_ITEM_MAX), -1, np.int32)
+        self.weights: NDArray[np.float32] = np.zeros((_FIRST_CAPACITY, COVISITS_PER_ITEM_MAX), np.float32)
 
     def reserve(self, size: int) -> None:
         """Make room for `size` items."""
@@ -33,4 +29,3 @@ class Covisitation:
             more = grown - len(self.followers)
             self.followers = np.pad(self.followers, ((0, more), (0, 0)), constant_values=-1)
             self.weights = np.pad(self.weights, ((0, more), (0, 0)))
-

@@ -50,8 +50,8 @@ class LoggedChoice(msgspec.Struct, frozen=True, rename="camel", array_like=True,
 
 
 class LoggedDecision(
-    msgspec.Struct, frozen=True, tag_field="k", tag="decision", omit_defaults=True
-, gc=False):
+    msgspec.Struct, frozen=True, tag_field="k", tag="decision", omit_defaults=True, gc=False
+):
     """One decision in the log. Whatever the fold of it needs is in it."""
 
     t: float

@@ -7,14 +7,10 @@ from msgspec import UNSET, Meta, UnsetType
 
 from tailorbird.schema.placement import Identity, Time
 
-Tags = Annotated[
-    tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...], Meta(max_length=50)
-]
+Tags = Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...], Meta(max_length=50)]
 
 
-class Item(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True
-):
+class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True):
     """One product, article, film, lesson: anything that a list may show."""
 
     id: Identity
@@ -33,9 +29,7 @@ class Item(
     expires_at: Time | None = None
 
 
-class ItemPatch(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True
-):
+class ItemPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True):
     """The fields of an item that change; the others stay."""
 
     type: str | UnsetType = UNSET
@@ -53,9 +47,7 @@ class ItemPatch(
 
 def patched(item: Item, patch: ItemPatch) -> Item:
     """Return `item` with the fields that `patch` sets."""
-    changes = {
-        name: value for name, value in msgspec.structs.asdict(patch).items() if value is not UNSET
-    }
+    changes = {name: value for name, value in msgspec.structs.asdict(patch).items() if value is not UNSET}
     return msgspec.structs.replace(item, **changes)
 
 

@@ -29,9 +29,7 @@ Time = Annotated[
     str, Meta(extra_json_schema={"format": "date-time"}, description="ISO 8601, UTC without a zone.")
 ]
 Identity = Annotated[str, Meta(min_length=1, max_length=IDENTIFIER_LENGTH_MAX)]
-Expression = Annotated[
-    str, Meta(min_length=1, max_length=RULE_LENGTH_MAX, description="A CEL expression.")
-]
+Expression = Annotated[str, Meta(min_length=1, max_length=RULE_LENGTH_MAX, description="A CEL expression.")]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Meta(ge=0.0, le=366 * 86400.0)]
 Positive = Annotated[float, Meta(gt=0.0, le=1e6)]
@@ -130,9 +128,7 @@ class Strategy(_Record, frozen=True):
     """An arm of a list's policy: a weighting of candidate sources."""
 
     id: Identity
-    weights: Annotated[
-        dict[Source, Annotated[float, Meta(ge=0.0, le=1e6)]], Meta(min_length=1, max_length=3)
-    ]
+    weights: Annotated[dict[Source, Annotated[float, Meta(ge=0.0, le=1e6)]], Meta(min_length=1, max_length=3)]
 
 
 class Placement(_Record, frozen=True):

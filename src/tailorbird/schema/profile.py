@@ -20,9 +20,7 @@ class Counters(msgspec.Struct, gc=False):
     """Packed counters by key (`e:<event>` or `c:<category>`)."""
 
     keys: dict[str, int] = {}
-    rows: NDArray[np.float32] = msgspec.field(
-        default_factory=lambda: np.zeros((4, ROW_WIDTH), np.float32)
-    )
+    rows: NDArray[np.float32] = msgspec.field(default_factory=lambda: np.zeros((4, ROW_WIDTH), np.float32))
     last: NDArray[np.float64] = msgspec.field(default_factory=lambda: np.zeros(4, np.float64))
 
 

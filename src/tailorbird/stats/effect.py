@@ -79,9 +79,7 @@ def trials_of(personalized: UnitMoments, holdout: UnitMoments) -> Trials:
     return "exposures" if personalized.exposures or holdout.exposures else "decisions"
 
 
-def effect(
-    metric: Metric, trials: Trials, personalized: UnitMoments, holdout: UnitMoments
-) -> Effect:
+def effect(metric: Metric, trials: Trials, personalized: UnitMoments, holdout: UnitMoments) -> Effect:
     """Return lift and difference of `metric`, personalized against holdout.
 
     Nothing is concluded where an arm has fewer than two units, no trials or no variance between
@@ -141,9 +139,7 @@ def sample_ratio(personalized_units: int, holdout_units: int, holdout_share: flo
     observed = holdout_units / units if units else None
     if not units or not 0.0 < holdout_share < 1.0:
         return SampleRatio(holdout_share, observed, None, is_mismatch=False)
-    metric = SampleRatioMetric(
-        (1.0 - holdout_share) / holdout_share, method="auto", correction=True
-    )
+    metric = SampleRatioMetric((1.0 - holdout_share) / holdout_share, method="auto", correction=True)
     arms = {0: Aggregates(count_=holdout_units), 1: Aggregates(count_=personalized_units)}
     pvalue = min(_finite(metric.analyze(arms, control=0, treatment=1).pvalue), 1.0)
     return SampleRatio(holdout_share, observed, pvalue, is_mismatch=pvalue < MISMATCH_PVALUE)
@@ -219,9 +215,7 @@ def _difference_of_values(control: Aggregates, treatment: Aggregates) -> Estimat
     arms = (control, treatment)
     shift = max(abs(arm.mean("value")) + math.sqrt(arm.var("value")) for arm in arms)
     raised = [
-        Aggregates(
-            arm.count(), {"value": 2.0 * shift + arm.mean("value")}, {"value": arm.var("value")}
-        )
+        Aggregates(arm.count(), {"value": 2.0 * shift + arm.mean("value")}, {"value": arm.var("value")})
         for arm in arms
     ]
     return _difference(_METRICS["value"].analyze_aggregates(control=raised[0], treatment=raised[1]))

@@ -78,9 +78,7 @@ class Log(Protocol):
     def get(self, offset: int) -> Record | None:
         """Return the record at `offset`, or None where none is."""
 
-    def rewrite(
-        self, is_kept: Callable[[Record], bool], instead: Mapping[int, Entry] = NOTHING
-    ) -> int:
+    def rewrite(self, is_kept: Callable[[Record], bool], instead: Mapping[int, Entry] = NOTHING) -> int:
         """Remove for good every record that `is_kept` refuses; return how many went.
 
         A record whose offset is in `instead` stays with that kind and payload in place of its own;

@@ -54,9 +54,7 @@ class MemoryLog:
         """Return the record at `offset`, or None where none is."""
         return self._records.get(offset)
 
-    def rewrite(
-        self, is_kept: Callable[[Record], bool], instead: Mapping[int, Entry] = NOTHING
-    ) -> int:
+    def rewrite(self, is_kept: Callable[[Record], bool], instead: Mapping[int, Entry] = NOTHING) -> int:
         """Remove what `is_kept` refuses, replace what `instead` names; return how many went."""
         for offset in instead.keys() & self._records.keys():
             self._records[offset] = Record(offset, *instead[offset])
@@ -107,9 +105,7 @@ class MemoryState:
         """Return how many keys `table` has."""
         return len(self._rows(table))
 
-    def commit(
-        self, offset: int, changes: Sequence[Change], expiries: Sequence[Expiry] = ()
-    ) -> None:
+    def commit(self, offset: int, changes: Sequence[Change], expiries: Sequence[Expiry] = ()) -> None:
         """Apply all changes, then all expiries, and move the offset.
 
         Raises:

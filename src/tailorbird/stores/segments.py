@@ -203,9 +203,7 @@ class SegmentLog:
         # None here, or the way was damaged: look again, checking every frame.
         return next(self._read(segments[index : index + 1], offset, offset + 1), None)
 
-    def rewrite(
-        self, is_kept: Callable[[Record], bool], instead: Mapping[int, Entry] = NOTHING
-    ) -> int:
+    def rewrite(self, is_kept: Callable[[Record], bool], instead: Mapping[int, Entry] = NOTHING) -> int:
         """Remove for good every record that `is_kept` refuses; return how many went.
 
         Segments that hold such a record are written anew beside the old one and renamed over it, so
@@ -393,8 +391,7 @@ class SegmentLog:
                 kept = [record for record in stretch.records if record.offset not in refused]
                 if kept:
                     frames = [
-                        encode(record.offset, *instead.get(record.offset, record[1:]))
-                        for record in kept
+                        encode(record.offset, *instead.get(record.offset, record[1:])) for record in kept
                     ]
                     copy.write(kept[0].offset, b"".join(frames))
             os.fsync(copy.fd)
@@ -517,9 +514,7 @@ class _Segment:
         except OSError as error:
             raise StorageError(f"log segment {self.path}: cannot be read: {error}") from error
         if len(data) < size:
-            raise StorageError(
-                f"log segment {self.path}: something cut it to {position + len(data)}"
-            )
+            raise StorageError(f"log segment {self.path}: something cut it to {position + len(data)}")
         return data
 
     def stretches(self, position: int = 0, offset_min: int | None = None) -> Iterator[_Stretch]:
@@ -707,9 +702,7 @@ class _Judged(NamedTuple):
     is_to_change: bool
 
 
-def _judge(
-    segment: _Segment, is_kept: Callable[[Record], bool], instead: Mapping[int, Entry]
-) -> _Judged:
+def _judge(segment: _Segment, is_kept: Callable[[Record], bool], instead: Mapping[int, Entry]) -> _Judged:
     """Return which records `is_kept` refuses; a damaged stretch or a replaced record changes, too."""
     refused: list[int] = []
     is_to_change = False

@@ -47,9 +47,7 @@ class SqliteState:
     lasts the write-ahead log only grows, so do not leave one half done.
     """
 
-    def __init__(
-        self, path: Path, tables: Sequence[str], *, cache_bytes: int = CACHE_BYTES
-    ) -> None:
+    def __init__(self, path: Path, tables: Sequence[str], *, cache_bytes: int = CACHE_BYTES) -> None:
         """Open the state in `path`, which is made with its folder if need be.
 
         Args:
@@ -121,9 +119,7 @@ class SqliteState:
             count: int = self._reader.execute(f'SELECT count(*) FROM "{table}"').fetchone()[0]
         return count
 
-    def commit(
-        self, offset: int, changes: Sequence[Change], expiries: Sequence[Expiry] = ()
-    ) -> None:
+    def commit(self, offset: int, changes: Sequence[Change], expiries: Sequence[Expiry] = ()) -> None:
         """Apply all changes, then all expiries, and move the offset, in one transaction.
 
         The last of several changes to one key wins.
