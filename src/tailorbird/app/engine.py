@@ -338,11 +338,10 @@ class Engine:
         try:
             while world.checkpoint_step():
                 await asyncio.sleep(0)
-            commit = world.checkpoint_changes()
             # The state must never be ahead of what the log would still hold after a power cut.
             await self.durable()
             loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._worker, world.store.commit, *commit)
+            await loop.run_in_executor(self._worker, world.checkpoint_commit)
         except BaseException:
             # Also when the server is told to end meanwhile: the last checkpoint writes it all.
             world.checkpoint_failed()
