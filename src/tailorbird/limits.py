@@ -6,6 +6,8 @@ from typing import Final
 EVENT_BYTES_MAX: Final = 32 * 1024
 BATCH_BYTES_MAX: Final = 500 * 1024
 BATCH_EVENTS_MAX: Final = 2_500
+BATCH_MERGED_BYTES_MAX: Final = 4 * 1024 * 1024  # With the batch's context in each event: 2 KiB in 2,000.
+DECIDE_BYTES_MAX: Final = 512 * 1024  # Parsed in the event loop: some 2 ms. Holds 10,000 item ids.
 MESSAGE_ID_LENGTH_MAX: Final = 100
 IDENTIFIER_LENGTH_MAX: Final = 500  # Segment's cap on group ids; no real id is longer.
 EVENT_NAME_LENGTH_MAX: Final = 500

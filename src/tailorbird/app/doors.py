@@ -48,7 +48,7 @@ from tailorbird.errors import (
     TailorbirdError,
     UnauthorizedError,
 )
-from tailorbird.limits import CONTEXT_BYTES_MAX, COUNT_MAX, IDENTIFIER_LENGTH_MAX
+from tailorbird.limits import CONTEXT_BYTES_MAX, COUNT_MAX, DECIDE_BYTES_MAX, IDENTIFIER_LENGTH_MAX
 from tailorbird.live.profiles import is_suppressed
 from tailorbird.schema.decision import PlacementRequest, VisitorRef
 from tailorbird.schema.events import Event, LoggedOutcome
@@ -84,6 +84,7 @@ class Doors:
         self._analytics_js = Path(analytics_js) if analytics_js else None
         self.served: dict[str, int] = {"events": 0, "decisions": 0}
         self.metrics = Metrics(engine, self.served, self.collector.rejected)
+        engine.on_durable = self.metrics.durable_seconds.observe
 
     def hot(self) -> dict[bytes, Door]:
         """Return the doors that get the short cut, by path."""
@@ -175,11 +176,11 @@ class Doors:
     def decide(self, exchange: Exchange) -> Response:
         """Answer `POST /v1/decide`."""
         role = self.gate.require(exchange, Role.WRITE)
-        body = exchange.body
+        body = _small(exchange.body)
         try:
             asked = parse_decide(body)
         except _PARSE_ERRORS as error:
-            raise InvalidInputError(parse_fault(error)) from error
+            raise InvalidInputError(parse_fault(error, body)) from error
         if asked.context:
             _check_context(body, asked.context)
         return self._decide(exchange, asked, role)
@@ -319,7 +320,8 @@ class Doors:
             "metrics": {"sampleRate": 0},
             "remotePlugins": [],
         }
-        return json_response(settings)
+        # The answer names the host that was asked: nobody in between may keep it for another.
+        return _uncached(json_response(settings))
 
     def rudder_config(self, exchange: Exchange) -> Response:
         """Answer RudderStack's source configuration: no destinations, no statistics."""
@@ -440,7 +442,7 @@ def decode(body: bytes, kind: Any, path: str = "") -> Any:  # noqa: ANN401
     try:
         return msgspec.json.decode(body, type=kind)
     except _PARSE_ERRORS as error:
-        fault = parse_fault(error)
+        fault = parse_fault(error, body)
         raise InvalidInputError(fault._replace(path=f"{path}{fault.path}")) from error
 
 
@@ -455,7 +457,18 @@ def _check_context(body: bytes, context: dict[str, Any]) -> None:
         raise InvalidInputError(fault)
 
 
+def _small(body: bytes) -> bytes:
+    """Return the body of a question; it is parsed in the event loop, where all others wait."""
+    if len(body) > DECIDE_BYTES_MAX:
+        raise InvalidInputError(Fault("body", f"at most {DECIDE_BYTES_MAX} bytes", f"{len(body)} bytes"))
+    return body
+
+
 def _flag_context(body: bytes) -> dict[str, Any]:
+    try:
+        _small(body)
+    except InvalidInputError as error:
+        raise OfrepError("INVALID_CONTEXT", str(error)) from error
     context = parse_context(body)
     try:
         _check_context(body, context)

@@ -16,7 +16,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -79,6 +79,8 @@ class Engine:
         settings = Settings(options.holdout_share, options.gpc_opts_out)
         journal = Journal(self.record_decisions, self.find_decision)
         self.decider = Decider(options.secret, clock, settings, journal, options.seed)
+        self.on_durable: Callable[[float], None] | None = None
+        """Told how many seconds each turn's events waited for the disk."""
         self.failure: str | None = None
         """Why nothing can be written any more; None while all is well."""
         self._state_files = _StateFiles(folder / "state")
@@ -193,12 +195,15 @@ class Engine:
         task.add_done_callback(self._acknowledging.discard)
 
     async def _acknowledge(self, turn: "asyncio.Future[None]") -> None:
+        started = self.clock.elapsed()
         try:
             await self.durable()
         except StorageError as error:
             turn.set_exception(error)
         else:
             turn.set_result(None)
+            if self.on_durable is not None:
+                self.on_durable(self.clock.elapsed() - started)
 
     def _settle(self) -> None:
         """Write what was appended and fold it, in the order of the log.

@@ -35,7 +35,7 @@ class Metrics:
         )
         self.durable_seconds = Histogram(
             "tailorbird_durable_seconds",
-            "Time that an acknowledged event waited for the disk",
+            "Time that events which came together waited for the disk",
             buckets=_BUCKETS_SECONDS,
             registry=self._registry,
         )

@@ -9,7 +9,7 @@ from tailorbird.clock import Clock
 from tailorbird.collect.enrich import event_time
 from tailorbird.collect.validate import Shared, Valid, check_shape, parse_fault, validate
 from tailorbird.errors import Fault, InvalidInputError, shorten
-from tailorbird.limits import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, CONTEXT_BYTES_MAX
+from tailorbird.limits import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, BATCH_MERGED_BYTES_MAX, CONTEXT_BYTES_MAX
 from tailorbird.schema.events import Event, LoggedEvent
 
 PATH_TYPES = {
@@ -107,6 +107,12 @@ class Collector:
             self._refuse(body, door, fault)
             collected.faults.append((0, fault))
             return collected
+        merged = len(batch.batch) * len(msgspec.json.encode(batch.context)) if batch.context else 0
+        if merged > BATCH_MERGED_BYTES_MAX:
+            rule = f"with its context in each event at most {BATCH_MERGED_BYTES_MAX} bytes"
+            fault = Fault("context", rule, f"{merged} bytes")
+            self._refuse(body, door, fault)
+            raise InvalidInputError(fault)
         shared = Shared(None, batch.context, batch.integrations)
         for index, raw in enumerate(batch.batch):
             self._take(bytes(raw), (door, index), shared, (batch.sent_at, gpc), collected)

@@ -65,8 +65,8 @@ def validate(raw: bytes, shared: Shared) -> Valid | Fault:
     return _mend(raw, shared)
 
 
-def parse_fault(error: Exception, value: Any = None) -> Fault:  # noqa: ANN401
-    """Return the fault of a decoding error, with the path in it that the decoder names."""
+def parse_fault(error: Exception, raw: bytes | None = None) -> Fault:
+    """Return the fault of a decoding error: the path that the decoder names, and the value there in `raw`."""
     text = str(error)
     rule, _, path = text.partition(" - at `")
     path = path.rstrip("`").removeprefix("$").lstrip(".") or "body"
@@ -74,7 +74,26 @@ def parse_fault(error: Exception, value: Any = None) -> Fault:  # noqa: ANN401
         rule = f"at most {NESTING_MAX} levels deep"
     elif isinstance(error, UnicodeDecodeError):
         rule = "must be UTF-8"
-    return Fault(path, rule, value)
+    return Fault(path, rule, None if raw is None else _value_in(raw, path))
+
+
+def _value_in(raw: bytes, path: str) -> Any:  # noqa: ANN401
+    """Return the value at a decoder's path, such as `placements[0].count`; None where it cannot be told."""
+    try:
+        value = _any_decoder.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    for name, index in _PATH_STEP.findall(path):
+        if name and isinstance(value, dict):
+            value = value.get(name)
+        elif index and isinstance(value, list) and int(index) < len(value):
+            value = value[int(index)]
+        else:
+            return None
+    return value
+
+
+_PATH_STEP = re.compile(r"([^.\[\]]+)|\[(\d{1,9})\]")
 
 
 def check_shape(raw: bytes, path: str) -> Fault | None:

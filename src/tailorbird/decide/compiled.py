@@ -44,6 +44,8 @@ class CompiledPlacement:
             variant.id: msgspec.Raw(msgspec.json.encode(variant.value)) for variant in placement.variants
         }
         """What each variant shows, as JSON: encoded once, not with every answer."""
+        self.items = {variant.id: _variant_facts(variant) for variant in placement.variants}
+        """What rules of a variant placement see as `item`: the variant's id and the fields of its value."""
         self.eligibility: dict[str, Expression] = {
             variant.id: compile_expression(variant.rule, f"variants[{i}].rule", VISITOR_VARIABLES)
             for i, variant in enumerate(placement.variants)
@@ -102,6 +104,11 @@ class CompiledPlacement:
         return frozenset(fields)
 
 
+def _variant_facts(variant: Variant) -> dict[str, object]:
+    fields = variant.value if isinstance(variant.value, dict) else {"value": variant.value}
+    return {**fields, "id": variant.id}
+
+
 def check(placement: Placement) -> Placement:
     """Return the placement with its defaults written out.
 
@@ -113,15 +120,7 @@ def check(placement: Placement) -> Placement:
     faults = [*_check_arms(placement), *_check_names(placement)]
     if faults:
         raise InvalidInputError(*faults)
-    compiled = CompiledPlacement(placement)
-    if placement.kind == "variant":
-        faults = [
-            Fault(f"rules[{i}].when", "a variant placement has no items to ask about", rule.rule.when)
-            for i, rule in enumerate(compiled.rules)
-            if rule.is_about_item
-        ]
-        if faults:
-            raise InvalidInputError(*faults)
+    CompiledPlacement(placement)
     return placement
 
 

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from tailorbird.clock import Clock
-from tailorbird.decide.compiled import CompiledPlacement
+from tailorbird.decide.compiled import CompiledPlacement, CompiledRule
 from tailorbird.decide.explain import sentences
 from tailorbird.decide.lists import Listing, ListMaker
 from tailorbird.decide.visitor import Request, Visitor, over_cap
@@ -26,7 +26,7 @@ from tailorbird.live.world import World
 from tailorbird.policies.base import PolicyState, trials
 from tailorbird.policies.mixing import draw, with_floors_and_caps
 from tailorbird.policies.union import probabilities
-from tailorbird.rules.cel import RuleError
+from tailorbird.rules.cel import RuleError, context_of
 from tailorbird.schema.decision import LoggedChoice, LoggedDecision, PlacementRequest, Step
 from tailorbird.schema.placement import Placement
 from tailorbird.schema.profile import AtPlacement
@@ -239,7 +239,7 @@ class Decider:
         case.probability = case.probabilities[drawn]
         case.explored = case.probability < max(case.probabilities)
         case.is_learned = True
-        case.is_personalized = True
+        case.is_personalized = case.turn.visitor.profile_id is not None
 
     def _probabilities(self, case: "_Case", eligible: tuple[str, ...]) -> np.ndarray[Any, Any]:
         compiled, placement = case.compiled, case.placement
@@ -282,11 +282,15 @@ class Decider:
             if len(arms) < len(compiled.arms):
                 case.steps.append(Step("eligibility", removed=len(compiled.arms) - len(arms)))
         for rule in compiled.rules:
-            if not rule.is_about_item:
-                matches = self._is_true(case, rule.rule.name, rule.expression)
-                if matches == (rule.rule.then == "exclude"):
-                    case.steps.append(Step(f"rule:{rule.rule.name}", removed=len(arms)))
-                    return ()
+            is_exclude = rule.rule.then == "exclude"
+            if rule.is_about_item:
+                left = tuple(arm for arm in arms if self._is_about(case, rule, arm) != is_exclude)
+            else:
+                is_out = self._is_true(case, rule.rule.name, rule.expression) == is_exclude
+                left = () if is_out else arms
+            if len(left) < len(arms):
+                case.steps.append(Step(f"rule:{rule.rule.name}", removed=len(arms) - len(left)))
+            arms = left
         capped = over_cap(visitor, case.placement)
         if capped:
             left = tuple(arm for arm in arms if arm not in capped)
@@ -294,6 +298,17 @@ class Decider:
                 case.steps.append(Step("frequencyCap", removed=len(arms) - len(left)))
             arms = left
         return arms
+
+    def _is_about(self, case: "_Case", rule: CompiledRule, arm: str) -> bool:
+        """Return whether a rule matches a variant, whose value's fields it sees as `item`."""
+        visitor = case.turn.visitor
+        facts = {"item": case.compiled.items[arm], "context": visitor.context, "now": visitor.t}
+        if "profile" in rule.expression.variables:
+            facts["profile"] = visitor.profile_facts(rule.expression.fields("profile"))
+        try:
+            return rule.expression.is_true(context_of(facts))
+        except RuleError:
+            return False  # A field that this variant lacks: the rule does not match it.
 
     def _is_true(self, case: "_Case", name: str, expression: Any) -> bool:  # noqa: ANN401
         try:

@@ -91,6 +91,10 @@ class Visitor:
         # A signal given in this browser holds until the person says otherwise by name.
         return profile.gpc and gpc_opts_out and purpose not in profile.consent
 
+    def profile_facts(self, fields: frozenset[str] | None) -> dict[str, Any]:
+        """Return what rules see as `profile`; a stranger's is empty."""
+        return profile_facts(self.profile or _NOBODY, fields, self.t)
+
     def facts(self, fields: frozenset[str] | None, *, has_context: bool) -> Any:  # noqa: ANN401
         """Return the prepared context for rules, built once a request from what rules read."""
         if self._cel is None:

@@ -171,7 +171,7 @@ class Resolver:
 
     def _merge(self, one: Profile, other: Profile, identifier: str, seen: Seen) -> Profile:
         """Make one person of two: the older one's id, holdout key and arm stay."""
-        older, newer = sorted((one, other), key=lambda profile: (profile.first_seen, profile.id))
+        older, newer = sorted((one, other), key=lambda profile: (profile.founded, profile.id))
         if len(older.links) + len(newer.links) >= LINKS_MAX:
             self._world.count("identity.merges_refused")
             return one
@@ -242,6 +242,7 @@ def _merge_history(older: Profile, newer: Profile) -> None:
             *(name for name in newer.consent if name not in older.consent),
         ]
     }
+    older.refusals = sorted({*older.refusals, *newer.refusals})
     older.gpc = older.gpc or newer.gpc
     older.session_started = recent_last.session_started
     older.session_depth = recent_last.session_depth

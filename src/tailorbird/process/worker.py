@@ -121,7 +121,7 @@ class Fold:
         properties = event.properties or {}
         items, item_categories = self._items_of(properties)
         if profile is not None:
-            profile.version = offset
+            _mark_version(profile, offset)
             sessions.observe(profile, t)
             _declare(profile, event, logged)
             self._observe_behaviour(profile, event, (name, t), items, item_categories)
@@ -251,7 +251,7 @@ class Fold:
         elif decision.profile is not None:
             profile = self.world.profiles.change(decision.profile)
         if profile is not None:
-            profile.version = offset
+            _mark_version(profile, offset)
         self._attribution.decision_made(key, decision, profile)
 
     def _outcome(self, _offset: int, outcome: LoggedOutcome) -> None:
@@ -283,8 +283,11 @@ class Fold:
 
     def _consent_changed(self, offset: int, change: ConsentChanged) -> None:
         profile = self._resolver.found_on(change.identifier, Seen("consent", "", change.r))
-        profile.version = offset
+        _mark_version(profile, offset)
         profile.consent |= change.consent
+        refused = {purpose for purpose, is_allowed in change.consent.items() if not is_allowed}
+        kept = [purpose for purpose in profile.refusals if purpose not in change.consent]
+        profile.refusals = sorted({*kept, *refused})
 
     def _suppressed(self, _offset: int, record: Suppressed) -> None:
         self.world.suppress(record.hashes, is_lifted=record.is_lifted)
@@ -298,6 +301,13 @@ class Fold:
             return None
         found = decode(record.kind, record.payload)
         return found if isinstance(found, LoggedDecision) else None
+
+
+def _mark_version(profile: Profile, offset: int) -> None:
+    """Note the record that a profile was last changed by, and the one that founded it."""
+    if profile.founded < 0:
+        profile.founded = offset
+    profile.version = offset
 
 
 def _declare(profile: Profile, event: Event, logged: LoggedEvent) -> None:
@@ -316,8 +326,9 @@ def _declare(profile: Profile, event: Event, logged: LoggedEvent) -> None:
         consent = preferences if isinstance(preferences, dict) else consent
     if consent:
         for category, is_allowed in consent.items():
-            if isinstance(is_allowed, bool):
-                profile.consent[category.lower()] = is_allowed
+            purpose = category.lower()
+            if isinstance(is_allowed, bool) and not (is_allowed and purpose in profile.refusals):
+                profile.consent[purpose] = is_allowed
 
 
 def _merge_traits(profile: Profile, declared: dict[str, Any]) -> None:

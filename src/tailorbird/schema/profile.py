@@ -72,6 +72,8 @@ class Profile(msgspec.Struct, gc=False):
     """What the holdout hash is taken of: the first identifier ever seen, for good."""
     first_seen: float
     last_seen: float
+    founded: int = -1
+    """Log offset of the record that founded it: of two people who merge, the one met first stays."""
     version: int = -1
     """Log offset of the last record folded in."""
     is_arm_merged: bool = False
@@ -81,6 +83,8 @@ class Profile(msgspec.Struct, gc=False):
     links: list[Link] = []
     traits: dict[str, Any] = {}
     consent: dict[str, bool] = {}
+    refusals: list[str] = []
+    """Purposes refused through the API: events cannot allow them again."""
     gpc: bool = False
     sessions: int = 0
     session_started: float = 0.0
