@@ -1,0 +1,114 @@
+"""What the public write key cannot do, and what the interface contract's own example can."""
+
+import gzip
+import json
+
+import httpx
+
+EXAMPLE = {
+    "key": "contract-hero",
+    "kind": "variant",
+    "enabled": True,
+    "variants": [
+        {
+            "id": "a",
+            "value": {"headline": "Hi", "margin": 0.1},
+            "rule": "profile.country == 'DE'",
+            "cap": 0.5,
+        },
+        {"id": "b", "value": {"headline": "Ho", "margin": 0.1}},
+        {"id": "c", "value": {"headline": "Ha", "margin": 0.5}},
+    ],
+    "policy": {"type": "thompson"},
+    "floor": 0.05,
+    "holdout": 0.0,
+    "goal": {"event": "Order Completed", "value": "properties.revenue", "windowSeconds": 86400},
+    "rules": [{"name": "margin", "when": "item.margin < 0.2", "then": "exclude"}],
+    "constraints": {
+        "diversityShare": 0.2,
+        "frequencyCap": {"count": 3, "windowSeconds": 86400},
+        "excludePurchased": True,
+    },
+    "fallback": "a",
+    "consent": "personalization",
+}
+
+
+def decide(server, visitor, placement, key=None):
+    asked = {"visitor": visitor, "placements": [{"key": placement}], "explain": True}
+    return server.must("POST", "/v1/decide", asked, key=key or server.server_key)
+
+
+def track(server, **fields):
+    call = {"type": "track", "event": "Seen"} | fields
+    return server.must("POST", "/v1/track", call, key=server.write_key)
+
+
+def put(server, key, **fields):
+    two = [{"id": "a", "value": 1}, {"id": "b", "value": 2}]
+    server.must("PUT", f"/admin/v1/placements/{key}", {"variants": two} | fields)
+
+
+def test_a_rule_of_a_variant_placement_sees_the_variants_value_as_item(server):
+    status, _ = server.request("PUT", "/admin/v1/placements/contract-hero", EXAMPLE)
+    assert status in (200, 201)
+    decision = decide(server, {"anonymousId": "contract-1"}, "contract-hero")["decisions"][0]
+    assert [choice["id"] for choice in decision["choices"]] == ["c"]
+    assert {"step": "rule:margin", "removed": 1} in decision["steps"]
+
+
+def test_an_event_cannot_allow_what_was_refused_through_the_api(server):
+    put(server, "refusal-hero", holdout=0.0)
+    track(server, userId="refuses")
+    server.must("PUT", "/admin/v1/profiles/user_id:refuses/consent", {"personalization": False})
+    track(server, userId="refuses", context={"consent": {"categoryPreferences": {"personalization": True}}})
+    answer = decide(server, {"userId": "refuses"}, "refusal-hero")
+    assert answer["decisions"][0]["reason"] == "OPTED_OUT"
+    server.must("PUT", "/admin/v1/profiles/user_id:refuses/consent", {"personalization": True})
+    assert decide(server, {"userId": "refuses"}, "refusal-hero")["decisions"][0]["reason"] == "SPLIT"
+
+
+def test_a_backdated_stranger_does_not_take_a_known_visitors_place(server):
+    track(server, userId="settled")
+    before = server.profile("user_id:settled")
+    track(server, anonymousId="forged", timestamp="1970-01-02T00:00:00Z")
+    track(server, anonymousId="forged", userId="settled")
+    after = server.profile("anonymous_id:forged")
+    assert after["profileId"] == before["profileId"]
+    assert after["assignment"]["key"] == before["assignment"]["key"]
+
+
+def test_a_small_batch_cannot_become_a_large_log(server):
+    body = {
+        "context": {"a": "x" * 30_000},
+        "batch": [{"type": "track", "userId": "bq", "event": "e"}] * 2_100,
+    }
+    headers = {"authorization": f"Bearer {server.write_key}", "content-encoding": "gzip"}
+    packed = gzip.compress(json.dumps(body).encode())
+    answer = httpx.post(f"{server.url}/v1/batch", content=packed, headers=headers)
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["path"] == "context"
+
+
+def test_a_question_is_small(server):
+    body = {"placements": [{"key": "contract-hero"}], "context": {"a": [[[1]]] * 200_000}}
+    headers = {"authorization": f"Bearer {server.write_key}"}
+    answer = httpx.post(f"{server.url}/v1/decide", content=json.dumps(body), headers=headers)
+    assert (answer.status_code, answer.json()["errors"][0]["path"]) == (400, "body")
+
+
+def test_a_fault_names_the_value_that_was_sent(server):
+    asked = {"visitor": {"anonymousId": "v"}, "placements": [{"key": "contract-hero", "count": -1}]}
+    status, answer = server.request("POST", "/v1/decide", asked)
+    assert (status, answer["errors"][0]["path"], answer["errors"][0]["value"]) == (
+        400,
+        "placements[0].count",
+        -1,
+    )
+
+
+def test_what_waits_for_the_disk_is_measured(server):
+    track(server, userId="measured")
+    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    count = next(line for line in lines if line.startswith("tailorbird_durable_seconds_count"))
+    assert float(count.split()[1]) > 0
