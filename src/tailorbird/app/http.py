@@ -7,6 +7,7 @@ and unusual requests included, goes uvicorn's normal way and reaches the same do
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, cast
@@ -20,6 +21,7 @@ from tailorbird.limits import BODY_BYTES_MAX, HEADER_BYTES_MAX
 Door = Callable[[Exchange], Answer]
 FindDoor = Callable[[bytes], Door | None]
 
+_UPGRADE = re.compile(rb"(\r\n)upgrade:", re.IGNORECASE)
 _STATUS_LINES = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
 }
@@ -78,8 +80,20 @@ class HotProtocol(HttpToolsProtocol):
         super().connection_made(cast("asyncio.Transport", transport))
         self.hot: _HotCycle | None = None
         self.header_bytes = 0
+        self.is_in_body = False
         self.started: float | None = self.loop.time()
         """When the request at hand began to arrive; None between requests. Read by the sweeper."""
+
+    def data_received(self, data: bytes) -> None:
+        """Take in bytes. An offer to upgrade is passed over, as RFC 9110 section 7.8 allows.
+
+        Java's client offers h2c with every plain request; the parser would take the body for the new
+        protocol and lose it. The header's name is changed for another of the same length.
+        """
+        if not self.is_in_body and b"pgrade" in data:
+            head, end, body = data.partition(b"\r\n\r\n")
+            data = _UPGRADE.sub(rb"\1x-asked:", head) + end + body
+        super().data_received(data)
 
     def on_message_begin(self) -> None:
         """Begin a request; the ASGI scope is made only where it is needed."""
@@ -104,6 +118,7 @@ class HotProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Choose the way: the short cut, or uvicorn's own."""
+        self.is_in_body = True
         if self._is_free() and self.parser.get_method() == b"POST" and not self.expect_100_continue:
             path, _, _ = self.url.partition(b"?")
             door = self.find_door(path)
@@ -135,6 +150,7 @@ class HotProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Call the door."""
         self.started = None
+        self.is_in_body = False
         hot = self.hot
         if hot is None:
             super().on_message_complete()
