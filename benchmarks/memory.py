@@ -16,7 +16,7 @@ from benchmarks import bodies
 from benchmarks.load import open_loop
 from benchmarks.machine import memory_mib
 from benchmarks.report import Figures, main
-from benchmarks.serving import costed, declare, seed, serving, settle
+from benchmarks.serving import costed, declare, seed_patiently, serving, settle
 
 MEMORY_MIB = 512
 EVENTS_EACH = 2
@@ -39,7 +39,7 @@ def _at(folder: Path, profiles: int, seconds: float) -> Figures:
     with serving(folder, ["--config", str(config)]) as own:
         declare(own, bodies.placements())
         empty, _ = memory_mib(own.pid)
-        seed(own, profiles, EVENTS_EACH)
+        seed_patiently(own, profiles, EVENTS_EACH)
         settle(own.pid)
         seeded, _ = memory_mib(own.pid)
         requests = bodies.decides(profiles, own.write_key)

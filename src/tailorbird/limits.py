@@ -31,7 +31,7 @@ PENDING_BYTES_MAX: Final = 64 * 1024 * 1024  # Not yet synced: some 100,000 even
 SEGMENT_BYTES: Final = 64 * 1024 * 1024  # One read in a second; erasure rewrites whole segments.
 
 # --- state ---
-CHECKPOINT_SECONDS: Final = 15.0  # What comes in that time is folded again after a crash.
+CHECKPOINT_SECONDS: Final = 5.0  # What comes in that time is folded again after a crash.
 CHECKPOINT_SLICE: Final = 40  # Profiles encoded per turn of the event loop: about 0.4 ms.
 RECENT_EVENTS_MAX: Final = 50  # The ring of a profile; sequence models gain little past fifty.
 COUNTER_KEYS_MAX: Final = 64  # Event types and categories counted per profile; the least used goes.

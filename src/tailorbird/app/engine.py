@@ -10,12 +10,9 @@ Every few seconds a checkpoint commits the world with its offset; after a crash 
 """
 
 import asyncio
-import contextlib
 import gc
 import logging
-import os
 import shutil
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -84,7 +81,7 @@ class Engine:
         self.failure: str | None = None
         """Why nothing can be written any more; None while all is well."""
         self._state_files = _StateFiles(folder / "state")
-        self._worker = ThreadPoolExecutor(1, "checkpoint", _step_back)
+        self._worker = ThreadPoolExecutor(1, "checkpoint")
         self._is_checkpointing = False
         self._rejected_bytes = 0
         self._writes = 0
@@ -403,13 +400,6 @@ class Engine:
         fold.world.offset = max(fold.world.offset, end)
 
 
-def _step_back() -> None:
-    """Let this thread yield to the event loop's where both want the processor (Linux: nice is per thread)."""
-    with contextlib.suppress(OSError, AttributeError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
-
-
-_NICENESS = 15  # About a thirtieth of the event loop's weight.
 _CATCH_UP_SLICE = 1024
 _REFOLD_SECONDS = 0.001  # Folded between two turns of the event loop.
 _REFOLD_RECORDS = 64  # Folded between two looks at how much waits for a commit.

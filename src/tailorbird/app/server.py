@@ -30,7 +30,9 @@ from tailorbird.schema.records import PlacementPut
 
 logger = logging.getLogger("tailorbird")
 
-_BASE_MIB = 160  # The process before any profile: interpreter, NumPy, Numba, the filters of message ids.
+_BASE_MIB = 200  # The process before any profile: interpreter, NumPy, Numba, the filters of message ids.
+_CACHE_SHARE = 0.6  # Of the rest; what waits for a commit, and the commit's copies, take what is left.
+_CACHE_MIB_MIN = 32
 _SHUTDOWN_SECONDS = 5
 _GARBAGE_SECONDS = 5.0
 _SWITCH_SECONDS = 0.0005
@@ -47,7 +49,7 @@ def open_engine(config: Config, keys: Keys, clock: Clock | None = None) -> Engin
         secret=bytes.fromhex(keys.secret),
         holdout_share=config.holdout,
         gpc_opts_out=config.global_privacy_control == "opt-out",
-        cache_bytes=max(config.memory_mib - _BASE_MIB, 32) * 1024 * 1024,
+        cache_bytes=int(max((config.memory_mib - _BASE_MIB) * _CACHE_SHARE, _CACHE_MIB_MIN)) * 1024 * 1024,
         checkpoint_seconds=config.checkpoint_seconds,
     )
     engine = Engine(Path(config.data), options, clock or SystemClock())
