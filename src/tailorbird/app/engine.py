@@ -304,7 +304,8 @@ class Engine:
         if self.failure is not None:
             raise StorageError(f"nothing can be written until a restart: {self.failure}")
         self._writes += 1
-        if self._writes % _WRITES_BETWEEN_CHECKS == 0:
+        # Once full, each write looks again: whoever was told to wait must find room as soon as there is.
+        if self._is_full or self._writes % _WRITES_BETWEEN_CHECKS == 0:
             self._is_full = self.world.dirty_count > 4 * self._dirty_soft_max
         if self._is_full:
             raise OverloadedError("too many changes wait for the disk")
