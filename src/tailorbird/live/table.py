@@ -28,11 +28,13 @@ class Table(Generic[T]):
         name: str,
         codec: tuple[Callable[[T], bytes], Callable[[bytes], T]],
         cache_bytes_max: int,
+        entry_bytes: int = _ENTRY_SIZE,
     ) -> None:
         self.name = name
         self._store = store
         self._encode, self._decode = codec
         self._cache_bytes_max = cache_bytes_max
+        self._entry_bytes = entry_bytes
         self._cache: dict[str, T | None] = {}
         self._sizes: dict[str, int] = {}
         self.cache_bytes = 0
@@ -159,10 +161,10 @@ class Table(Generic[T]):
     def _size(self, key: str, first: int) -> int:
         """Return the bytes of a key's value as they were last known."""
         known = self._sizes.get(key)
-        return first if known is None else known - _ENTRY_SIZE
+        return first if known is None else known - self._entry_bytes
 
     def _resize(self, key: str, size: int) -> None:
-        size += _ENTRY_SIZE
+        size += self._entry_bytes
         self.cache_bytes += size - self._sizes.get(key, 0)
         self._sizes[key] = size
 

@@ -56,6 +56,8 @@ ALL_PLACEMENTS = "*"
 
 T = TypeVar("T")
 
+_PROFILE_BYTES = 4_000  # Of a profile, beside what its encoding says: its objects, arrays and dictionaries.
+
 
 class Identifier(msgspec.Struct, gc=False):
     """Whose an identifier is.
@@ -94,7 +96,7 @@ class World:
         side_bytes = cache_bytes // 8
         small = 16 * 1024 * 1024
         self.profiles: Table[Profile] = Table(
-            store, "profile", (encode_profile, decode_profile), profile_bytes
+            store, "profile", (encode_profile, decode_profile), profile_bytes, _PROFILE_BYTES
         )
         self.identifiers: Table[Identifier] = Table(store, "identifier", _msgpack(Identifier), side_bytes)
         self.marks: Table[Mark] = Table(store, "mark", _msgpack(Mark), side_bytes)
