@@ -156,13 +156,13 @@ async def _collect_garbage() -> None:
     """Look for cycles among young objects now and then, and never among those that have settled.
 
     A full collection walks every cached profile: 31 ms at start, and longer as the cache fills. What is
-    alive after a while is a profile, a table or a connection, which hold no cycles: it is frozen, and
-    freed by its reference count when its time comes.
+    alive after a while is a profile, a table or a connection, which hold no cycles: it goes to the oldest
+    generation, which is not collected, and is freed by its reference count when its time comes.
     """
     gc.collect()
+    gc.freeze()
     gc.disable()
     while True:
-        gc.freeze()
         await asyncio.sleep(_GARBAGE_SECONDS)
         gc.collect(1)
 
