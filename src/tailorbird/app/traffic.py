@@ -53,7 +53,6 @@ BATCH_EVENTS: Final = 250  # 250 events of 1 KiB: half of what a batch may weigh
 WATCH_SECONDS: Final = 0.25
 
 _RETRIED: Final = frozenset({429, 503})
-_SEGMENT_TYPES: Final = frozenset({"track", "page", "screen", "identify", "group", "alias"})
 
 
 class UnreachableError(TailorbirdError):

@@ -301,12 +301,9 @@ class Decider:
 
     def _is_about(self, case: "_Case", rule: CompiledRule, arm: str) -> bool:
         """Return whether a rule matches a variant, whose value's fields it sees as `item`."""
-        visitor = case.turn.visitor
-        facts = {"item": case.compiled.items[arm], "context": visitor.context, "now": visitor.t}
-        if "profile" in rule.expression.variables:
-            facts["profile"] = visitor.profile_facts(rule.expression.fields("profile"))
+        facts = case.turn.visitor.facts_beside_item(rule.expression)
         try:
-            return rule.expression.is_true(context_of(facts))
+            return rule.expression.is_true(context_of({**facts, "item": case.compiled.items[arm]}))
         except RuleError:
             return False  # A field that this variant lacks: the rule does not match it.
 

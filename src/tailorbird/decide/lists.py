@@ -8,12 +8,11 @@ from numpy.typing import NDArray
 from tailorbird.decide.compiled import CompiledPlacement, CompiledRule
 from tailorbird.decide.kernels import REMOVED, find_candidates, rank_list
 from tailorbird.decide.pool import Pool, item_facts
-from tailorbird.decide.visitor import Visitor, over_cap, profile_facts
+from tailorbird.decide.visitor import Visitor, over_cap
 from tailorbird.live.world import World
 from tailorbird.rankers.covisitation import STEPS_BACK
 from tailorbird.rules.cel import RuleError, context_of
 from tailorbird.schema.decision import LoggedChoice, PlacementRequest, Step
-from tailorbird.schema.profile import Profile
 
 _NO_ITEMS: NDArray[np.int32] = np.zeros(0, np.int32)
 _POPULAR_ONLY: NDArray[np.float64] = np.array([[1.0, 0.0, 0.0]])
@@ -136,10 +135,7 @@ class ListMaker:
         """Apply a rule that reads the item and the visitor; return how many it removed and failed on."""
         errors = 0
         keep = np.ones(len(listing.items), np.bool_)
-        facts: dict[str, Any] = {"context": visitor.context, "now": visitor.t}
-        if "profile" in rule.expression.variables:
-            profile = visitor.profile or Profile("", "", 0.0, 0.0)
-            facts["profile"] = profile_facts(profile, rule.expression.fields("profile"), visitor.t)
+        facts = visitor.facts_beside_item(rule.expression)
         for position, index in enumerate(listing.items.tolist()):
             item = world.catalogue.items[index]
             assert item is not None, "candidates are in the catalogue"

@@ -13,7 +13,7 @@ from tailorbird.live.profiles import (
     profile_id_of,
 )
 from tailorbird.live.world import World
-from tailorbird.rules.cel import context_of
+from tailorbird.rules.cel import Expression, context_of
 from tailorbird.schema.decision import PlacementRequest, VisitorRef
 from tailorbird.schema.placement import Placement
 from tailorbird.schema.profile import Profile
@@ -91,9 +91,12 @@ class Visitor:
         # A signal given in this browser holds until the person says otherwise by name.
         return profile.gpc and gpc_opts_out and purpose not in profile.consent
 
-    def profile_facts(self, fields: frozenset[str] | None) -> dict[str, Any]:
-        """Return what rules see as `profile`; a stranger's is empty."""
-        return profile_facts(self.profile or _NOBODY, fields, self.t)
+    def facts_beside_item(self, rule: Expression) -> dict[str, Any]:
+        """Return what a rule about an item sees beside it; a stranger's `profile` is empty."""
+        facts: dict[str, Any] = {"context": self.context, "now": self.t}
+        if "profile" in rule.variables:
+            facts["profile"] = profile_facts(self.profile or _NOBODY, rule.fields("profile"), self.t)
+        return facts
 
     def facts(self, fields: frozenset[str] | None, *, has_context: bool) -> Any:  # noqa: ANN401
         """Return the prepared context for rules, built once a request from what rules read."""

@@ -8,7 +8,6 @@ of the same name is asked about, that anonymous profile, which nobody else joine
 
 import re
 from collections.abc import Iterable
-from typing import Final
 
 import msgspec
 
@@ -17,9 +16,6 @@ from tailorbird.hashing import token
 from tailorbird.live.profiles import is_shared, suppression_hash
 from tailorbird.live.world import World
 from tailorbird.schema.profile import Profile, identifier_of
-
-IDENTITY_KINDS: Final = ("user_id", "anonymous_id", "email")
-"""Types whose value the door can meet in an event."""
 
 
 class Person(msgspec.Struct, frozen=True):
