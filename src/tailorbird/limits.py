@@ -34,6 +34,7 @@ SEGMENT_BYTES: Final = 64 * 1024 * 1024  # One read in a second; erasure rewrite
 CHECKPOINT_SECONDS: Final = 5.0  # What comes in that time is folded again after a crash.
 CHECKPOINT_SLICE: Final = 40  # Profiles encoded per turn of the event loop: about 0.4 ms.
 RECENT_EVENTS_MAX: Final = 50  # The ring of a profile; sequence models gain little past fifty.
+VOCABULARY_MAX: Final = 65_536  # Event names, and categories, ever counted; some 10 MiB of text and codes.
 COUNTER_KEYS_MAX: Final = 64  # Event types and categories counted per profile; the least used goes.
 TRAITS_MAX: Final = 300  # Segment Unify's own cap on traits.
 TRAITS_BYTES_MAX: Final = 16 * 1024  # One visitor's traits; half an event of the largest size.

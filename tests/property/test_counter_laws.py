@@ -3,11 +3,11 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.people import Person
 
-from tailorbird.features import counters
 from tailorbird.features.counters import COLUMNS, WINDOW_SECONDS
+from tailorbird.features.state import pack, unpack
 from tailorbird.limits import COUNTER_KEYS_MAX
-from tailorbird.schema.profile import Counters
 
 BEGIN = 1_700_000_000.0
 TILES = ((300.0, 12), (3600.0, 24), (86400.0, 7), (86400.0, 30))
@@ -26,10 +26,10 @@ times = shifts.map(lambda shift: BEGIN + shift)
 events = st.lists(st.tuples(st.sampled_from(KEYS), times), max_size=25)
 
 
-def counted(history: list[tuple[str, float]]) -> Counters:
-    made = Counters()
+def counted(history: list[tuple[str, float]], like: Person | None = None) -> Person:
+    made = Person(BEGIN, None if like is None else like.vocabulary)
     for key, t in history:
-        counters.count(made, key, t)
+        made.count(key, t)
     return made
 
 
@@ -53,7 +53,7 @@ def test_counters_equal_plain_counting_in_whatever_order_events_come(history, la
     made = counted(history)
     for key in KEYS:
         expected = plainly([t for name, t in history if name == key], at)
-        assert_same(counters.read_one(made, key, at), expected)
+        assert_same(made.read(key, at), expected)
 
 
 @lawfully
@@ -63,7 +63,7 @@ def test_the_order_of_events_does_not_show(history, order, later):
     at = max([BEGIN, *(t for _, t in history)]) + later
     one, other = counted(history), counted(shuffled)
     for key in KEYS:
-        assert_same(counters.read_one(one, key, at), counters.read_one(other, key, at).tolist())
+        assert_same(one.read(key, at), other.read(key, at).tolist())
 
 
 @lawfully
@@ -72,7 +72,7 @@ def test_windows_read_in_the_past_hold_what_is_still_kept(history, at):
     made = counted(history)
     for key in KEYS:
         seen = [t for name, t in history if name == key]
-        found = counters.read_one(made, key, at)
+        found = made.read(key, at)
         for column, (width, size) in enumerate(TILES, 1):
             kept = {300.0: 12, 3600.0: 24, 86400.0: 30}[width]
             newest = max(seen, default=0.0) // width
@@ -85,16 +85,12 @@ def test_windows_read_in_the_past_hold_what_is_still_kept(history, at):
 def test_merging_is_having_counted_both(left, right, later):
     at = max([BEGIN, *(t for _, t in left + right)]) + later
     merged, both = counted(left), counted(left + right)
-    other = counted(right)
-    before = (dict(other.keys), other.rows.copy(), other.last.copy())
-    counters.merge(merged, other)
-    assert (other.keys, other.rows.tolist(), other.last.tolist()) == (
-        before[0],
-        before[1].tolist(),
-        before[2].tolist(),
-    ), "what is merged in is not changed"
+    other = counted(right, merged)
+    before = other.state.copy()
+    merged.merge(other)
+    assert other.state.tolist() == before.tolist(), "what is merged in is not changed"
     for key in KEYS:
-        assert_same(counters.read_one(merged, key, at), counters.read_one(both, key, at).tolist())
+        assert_same(merged.read(key, at), both.read(key, at).tolist())
 
 
 @settings(max_examples=15, deadline=None)
@@ -102,36 +98,45 @@ def test_merging_is_having_counted_both(left, right, later):
 def test_the_weakest_key_gives_way_and_rows_stay_aligned_with_keys(seed):
     rng = np.random.default_rng(seed)
     names = [f"c:{index}" for index in range(90)]
-    made, seen = Counters(), {}
+    made, seen = Person(BEGIN), {}
     t = BEGIN
     for pick in rng.geometric(0.03, 400) % len(names):
         key = names[pick]
         t += float(rng.exponential(40_000.0))
-        before = set(made.keys)
-        counters.count(made, key, t)
+        before = set(made.keys())
+        made.count(key, t)
         if key not in before:
-            gone = before - set(made.keys)
+            gone = before - set(made.keys())
             assert len(gone) == (len(before) == COUNTER_KEYS_MAX)
             for name in gone:
                 strengths = {kept: plainly(seen[kept], t)[8] for kept in before}
                 assert strengths[name] <= min(strengths.values()) * (1 + 1e-4) + 1e-30
             seen[key] = []
         seen[key].append(t)
-    table = counters.read(made, t)
-    assert list(made.keys.values()) == list(range(len(made.keys)))
-    for index, key in enumerate(made.keys):
+    table = made.table(t)
+    assert set(made.keys()) <= set(seen)
+    for index, key in enumerate(made.keys()):
         assert_same(table[index], plainly(seen[key], t))
-        assert table[index].tolist() == counters.read_one(made, key, t).tolist()
+        assert table[index].tolist() == made.read(key, t).tolist()
 
 
 def test_an_event_at_the_epoch_is_aged_like_any_other():
     made = counted([("c:shoes", 0.0), ("c:shoes", BEGIN)])
-    assert_same(counters.read_one(made, "c:shoes", BEGIN), plainly([0.0, BEGIN], BEGIN))
+    assert_same(made.read("c:shoes", BEGIN), plainly([0.0, BEGIN], BEGIN))
     merged = counted([("c:shoes", 0.0)])
-    counters.merge(merged, counted([("c:shoes", BEGIN)]))
-    assert_same(counters.read_one(merged, "c:shoes", BEGIN), plainly([0.0, BEGIN], BEGIN))
+    merged.merge(counted([("c:shoes", BEGIN)], merged))
+    assert_same(merged.read("c:shoes", BEGIN), plainly([0.0, BEGIN], BEGIN))
 
 
 def test_a_key_that_was_never_counted_reads_zero():
-    assert counters.read_one(Counters(), "c:shoes", BEGIN).tolist() == [0.0] * len(COLUMNS)
-    assert counters.read(Counters(), BEGIN).shape == (0, len(COLUMNS))
+    assert Person().read("c:shoes", BEGIN).tolist() == [0.0] * len(COLUMNS)
+    assert Person().table(BEGIN).shape == (0, len(COLUMNS))
+
+
+@lawfully
+@given(history=events)
+def test_a_record_comes_back_from_its_bytes_as_it_was(history):
+    state = counted(history).state
+    again = unpack(pack(state))
+    assert again.tobytes() == state.tobytes()
+    assert pack(again) == pack(state)

@@ -12,7 +12,7 @@ from tailorbird.decide.pool import Pool, item_facts
 from tailorbird.limits import REFRESH_UPDATES
 from tailorbird.live.catalogue import Catalogue
 from tailorbird.rankers.covisitation import Covisitation
-from tailorbird.rankers.observed import observe
+from tailorbird.rankers.observed import observe_item
 from tailorbird.rankers.popularity import Popularity
 from tailorbird.schema.item import Item, ItemPatch, patched
 from tailorbird.schema.placement import Placement
@@ -105,7 +105,7 @@ def test_a_pool_that_follows_the_journal_is_one_made_afresh(history, query, rule
         elif kind == "want":
             index = catalogue.seen(rest[0])[0]
             for _ in range(REFRESH_UPDATES):  # The ranking is renewed once in so many counts.
-                observe(popularity, covisitation, (index, NOW, 1.0), np.zeros(0, np.int32))
+                observe_item(popularity, covisitation, (index, NOW, 1.0), np.zeros(0, np.int32))
         elif kind == "refresh":
             followed.refresh(catalogue, popularity)
     followed.refresh(catalogue, popularity)
@@ -125,7 +125,7 @@ def test_the_popular_members_come_first_and_ties_by_index():
         catalogue.put(Item(f"i{number}"))
     for index, times in ((4, 2), (2, 2), (5, 1)):
         for _ in range(times):
-            observe(popularity, covisitation, (index, NOW, 1.0), np.zeros(0, np.int32))
+            observe_item(popularity, covisitation, (index, NOW, 1.0), np.zeros(0, np.int32))
     pool = fresh_pool(placement_of(None, []), catalogue, popularity)
     assert pool.popular.tolist() == [2, 4, 5, 0, 1, 3]
 

@@ -4,9 +4,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.people import Person
 
-from tailorbird.features import affinity, counters
-from tailorbird.features.counters import COLUMNS
+from tailorbird.features.counters import COLUMNS, WINDOW_SECONDS
+from tailorbird.features.state import (
+    INTEREST,
+    LAST_SEEN,
+    ORDERS,
+    SESSION_DEPTH,
+    SESSION_STARTED,
+    SESSIONS,
+    VALUE,
+)
 from tailorbird.features.view import (
     ALIASES,
     CATEGORY_BUCKETS,
@@ -20,49 +29,73 @@ from tailorbird.features.view import (
     slug,
     vector,
 )
-from tailorbird.schema.profile import Profile
 
 NOW = 1_700_000_000.0
 BLOCK = len(COLUMNS)
 
 
-def visitor(**fields) -> Profile:
-    return Profile(id="p", assignment_key="k", first_seen=NOW - 1000.0, last_seen=NOW, **fields)
+def visitor(**slots: float) -> Person:
+    person = Person(NOW - 1000.0)
+    person.state[LAST_SEEN] = NOW
+    for name, value in slots.items():
+        person.state[SLOTS[name]] = value
+    return person
 
 
-def counted(*keys: str) -> Profile:
-    profile = visitor()
+SLOTS = {
+    "sessions": SESSIONS,
+    "session_started": SESSION_STARTED,
+    "session_depth": SESSION_DEPTH,
+    "value": VALUE,
+    "orders": ORDERS,
+}
+
+
+def counted(*keys: str) -> Person:
+    person = visitor()
     for key in keys:
-        counters.count(profile.counters, key, NOW)
-    return profile
+        person.count(key, NOW)
+    return person
+
+
+def one(person: Person, name: str, at: float = NOW) -> float | None:
+    return feature(person.state, person.vocabulary, name, at)
+
+
+def whole(person: Person) -> np.ndarray:
+    return vector(person.state, person.vocabulary, NOW)
+
+
+def interest(person: Person) -> str:
+    return person.vocabulary.name(int(person.state[INTEREST]))
 
 
 def test_every_column_of_a_counter_has_a_name():
-    profile = counted("e:Product Viewed", "e:Product Viewed", "c:Running Shoes")
-    named = features(profile, NOW)
+    person = counted("e:Product Viewed", "e:Product Viewed", "c:Running Shoes")
+    named = features(person.state, person.vocabulary, NOW)
     assert named["product_viewed_count"] == named["product_viewed_7d"] == 2.0
     assert named["product_viewed_decayed_1h"] == 2.0
     assert named["category_running_shoes_30d"] == 1.0
     assert len(named) == len(SCALARS) + 2 * BLOCK
     for name, value in named.items():
-        assert feature(profile, name, NOW) == value
+        assert one(person, name) == value
 
 
 @pytest.mark.parametrize(("short", "event"), sorted(ALIASES.items()))
 def test_short_names_stand_for_the_commonest_events(short, event):
-    profile = counted(f"e:{event}")
-    assert feature(profile, f"{short}_7d", NOW) == feature(profile, f"{slug(event)}_7d", NOW) == 1.0
+    person = counted(f"e:{event}")
+    assert one(person, f"{short}_7d") == one(person, f"{slug(event)}_7d") == 1.0
 
 
 def test_what_was_never_seen_is_zero_and_what_is_no_feature_is_none():
-    assert feature(visitor(), "views_7d", NOW) == 0.0
-    assert feature(visitor(), "category_hats_decayed_1d", NOW) == 0.0
-    assert [feature(visitor(), name, NOW) for name in ("views", "views_2d", "plan", "_7d", "")] == [None] * 5
+    assert one(visitor(), "views_7d") == 0.0
+    assert one(visitor(), "category_hats_decayed_1d") == 0.0
+    assert [one(visitor(), name) for name in ("views", "views_2d", "plan", "_7d", "")] == [None] * 5
 
 
 def test_scalars_tell_of_the_session_while_it_lasts():
-    profile = visitor(sessions=2, session_started=NOW - 60.0, session_depth=4, value=30.0, orders=2)
-    assert dict(zip(SCALARS, scalars(profile, NOW + 10.0), strict=True)) == {
+    person = visitor(sessions=2, session_started=NOW - 60.0, session_depth=4, value=30.0, orders=2)
+    assert dict(zip(SCALARS, scalars(person.state, NOW + 10.0), strict=True)) == {
         "sessions": 2.0,
         "session_depth": 4.0,
         "session_seconds": 70.0,
@@ -72,17 +105,15 @@ def test_scalars_tell_of_the_session_while_it_lasts():
         "orders": 2.0,
         "value_per_order": 15.0,
     }
-    later = dict(zip(SCALARS, scalars(profile, NOW + 1801.0), strict=True))
+    later = dict(zip(SCALARS, scalars(person.state, NOW + 1801.0), strict=True))
     assert later["session_depth"] == later["session_seconds"] == 0.0
-    assert feature(profile, "recency_seconds", NOW - 50.0) == 0.0, (
-        "never negative, whatever time is asked for"
-    )
+    assert one(person, "recency_seconds", NOW - 50.0) == 0.0, "never negative, whatever time is asked for"
 
 
 def test_the_vector_has_a_fixed_layout():
     assert (len(VOCABULARY) + OTHER_EVENT_BUCKETS + CATEGORY_BUCKETS) * BLOCK + len(SCALARS) == VECTOR_SIZE
     order = VOCABULARY.index("Order Completed")
-    found = vector(counted("e:Order Completed"), NOW)
+    found = whole(counted("e:Order Completed"))
     assert found.shape == (VECTOR_SIZE,)
     assert found.dtype == np.float32
     assert found[order * BLOCK : (order + 1) * BLOCK].tolist() == [1.0] * BLOCK
@@ -92,7 +123,7 @@ def test_the_vector_has_a_fixed_layout():
 def test_other_events_and_categories_share_hashed_blocks_and_nothing_is_lost():
     events = [f"e:Custom {index}" for index in range(30)]
     categories = [f"c:cat {index}" for index in range(30)]
-    found = vector(counted(*events, *categories), NOW)[: -len(SCALARS)].reshape(-1, BLOCK)
+    found = whole(counted(*events, *categories))[: -len(SCALARS)].reshape(-1, BLOCK)
     others = found[len(VOCABULARY) : len(VOCABULARY) + OTHER_EVENT_BUCKETS]
     assert found[: len(VOCABULARY)].sum() == 0.0
     assert others[:, 0].sum() == 30.0
@@ -100,8 +131,7 @@ def test_other_events_and_categories_share_hashed_blocks_and_nothing_is_lost():
 
 
 def test_the_vector_of_a_stranger_is_zero_but_for_scalars():
-    stranger = Profile(id="", assignment_key="", first_seen=NOW, last_seen=NOW)
-    assert not vector(stranger, NOW).any()
+    assert not whole(Person(NOW)).any()
 
 
 names = st.sampled_from(["shoes", "hats", "bags", "socks"])
@@ -113,7 +143,7 @@ def strongest(history: list[tuple[str, float]]) -> set[str]:
     last = max(t for _, t in history)
     weights: dict[str, float] = {}
     for name, t in history:
-        weights[name] = weights.get(name, 0.0) + 2.0 ** ((t - last) / affinity.HALF_LIFE_SECONDS)
+        weights[name] = weights.get(name, 0.0) + 2.0 ** ((t - last) / WINDOW_SECONDS[-1])
     top = max(weights.values())
     return {name for name, weight in weights.items() if weight > top * (1 - 1e-5)}
 
@@ -121,18 +151,30 @@ def strongest(history: list[tuple[str, float]]) -> set[str]:
 @settings(max_examples=60, deadline=None)
 @given(history=st.lists(st.tuples(names, shifts.map(lambda shift: NOW + shift)), min_size=1, max_size=20))
 def test_the_leading_category_is_the_one_with_the_highest_decayed_count(history):
-    profile = visitor()
+    person, other = visitor(), Person(NOW)
     for name, t in history:
-        counters.count(profile.counters, f"c:{name}", t)
-        affinity.observe(profile, name)
-    assert profile.primary_interest in strongest(history)
-    affinity.settle(profile)
-    assert profile.primary_interest in strongest(history)
+        person.view("Product Viewed", t, name)
+    assert interest(person) in strongest(history)
+    other.merge(person)
+    other.vocabulary = person.vocabulary
+    assert interest(other) in strongest(history)
 
 
-def test_of_two_categories_as_strong_the_name_that_sorts_first_leads():
+def test_of_two_categories_as_strong_the_one_first_heard_of_leads():
     for order in (("hats", "shoes"), ("shoes", "hats")):
-        profile = counted(*(f"c:{name}" for name in order))
+        person = visitor()
+        person.vocabulary.category("hats")
         for name in order:
-            affinity.observe(profile, name)
-        assert profile.primary_interest == "hats"
+            person.view("Product Viewed", NOW, name)
+        assert interest(person) == "hats"
+
+
+def test_a_million_made_up_names_end_in_one_bucket(monkeypatch):
+    monkeypatch.setattr("tailorbird.features.vocabulary.VOCABULARY_MAX", 3)
+    person = visitor()
+    for index in range(5):
+        person.view(f"Custom {index}", NOW, f"cat {index}")
+    named = features(person.state, person.vocabulary, NOW)
+    assert named["custom_0_count"] == named["custom_1_count"] == named["category_cat_1_count"] == 1.0
+    assert named["other_count"] == named["category_other_count"] == 3.0
+    assert "custom_2_count" not in named

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 from tests.house import House
 
+from tailorbird.live.profiles import primary_interest
 from tailorbird.schema.item import ItemDeleted, ItemPatch, ItemPatched
 
 HATS = [{"id": f"h{number}", "title": f"Hat {number}", "categories": ["hats"]} for number in range(6)]
@@ -74,7 +75,7 @@ def test_what_follows_what_the_visitor_viewed_is_recommended_with_its_reason():
 def test_at_least_the_declared_share_is_from_outside_the_primary_interest(house):
     for item in HATS:
         view(house, "v", item["id"])
-    assert house.profile("anonymous_id:v").primary_interest == "hats"
+    assert primary_interest(house.world, house.profile("anonymous_id:v")) == "hats"
     house.declare("half", kind="list", count=4, constraints={"diversityShare": 0.5})
     for _ in range(10):
         outside = [item for item in ids(house.decide("v", "half")) if item.startswith("s")]

@@ -9,6 +9,7 @@ import pytest
 
 from tailorbird.clock import ManualClock
 from tailorbird.errors import ConflictError, InvalidInputError, NotFoundError, OverloadedError, StorageError
+from tailorbird.features.state import new_state
 from tailorbird.live.profiles import FORGOTTEN
 from tailorbird.live.world import TABLES, Identifier, World
 from tailorbird.privacy import requests as requests_module
@@ -41,7 +42,7 @@ class House:
         """Nothing changes."""
 
     def add(self, profile_id: str, *identifiers: str, merged: str = "") -> None:
-        profile = Profile(profile_id, identifiers[0], 0.0, 0.0)
+        profile = Profile(profile_id, identifiers[0], new_state(0.0))
         profile.identifiers = dict.fromkeys(identifiers, (0.0, 0.0))
         profile.links = [Link(identifiers[0], "track", "m", 0.0, merged)]
         self.world.profiles.put(profile_id, profile)

@@ -18,7 +18,7 @@ BEGIN = 19_700 * DAY
 @pytest.fixture(autouse=True, scope="module")
 def small_filters() -> Iterator[None]:
     """Make the filters so small that nearly every answer has to come from the store."""
-    with mock.patch.multiple(seen, BITS=1 << 5, _MASK=(1 << 5) - 1):
+    with mock.patch.object(seen, "BITS", 1 << 5):
         yield
 
 

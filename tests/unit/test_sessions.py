@@ -3,36 +3,44 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tailorbird.features.view import SESSION_GAP_SECONDS
-from tailorbird.process import sessions
-from tailorbird.schema.profile import Profile
+from tailorbird.features.state import (
+    FIRST_SEEN,
+    LAST_SEEN,
+    SESSION_DEPTH,
+    SESSION_GAP_SECONDS,
+    SESSION_STARTED,
+    SESSIONS,
+    State,
+    new_state,
+    observe_session,
+)
 
 NOW = 1_700_000_000.0
 
 
-def observed(*times: float) -> Profile:
-    profile = Profile(id="p", assignment_key="k", first_seen=times[0], last_seen=times[0])
+def observed(*times: float) -> State:
+    state = new_state(times[0])
     for t in times:
-        sessions.observe(profile, t)
-    return profile
+        observe_session(state, t)
+    return state
 
 
 def test_the_first_event_begins_a_session():
-    profile = observed(NOW)
-    assert (profile.sessions, profile.session_started, profile.session_depth) == (1, NOW, 1)
+    state = observed(NOW)
+    assert (state[SESSIONS], state[SESSION_STARTED], state[SESSION_DEPTH]) == (1, NOW, 1)
 
 
 def test_a_gap_of_half_an_hour_is_still_the_same_visit_and_more_is_not():
-    profile = observed(NOW, NOW + SESSION_GAP_SECONDS, NOW + 2 * SESSION_GAP_SECONDS)
-    assert (profile.sessions, profile.session_depth) == (1, 3)
-    sessions.observe(profile, profile.last_seen + SESSION_GAP_SECONDS + 1.0)
-    assert (profile.sessions, profile.session_depth, profile.session_started) == (2, 1, profile.last_seen)
+    state = observed(NOW, NOW + SESSION_GAP_SECONDS, NOW + 2 * SESSION_GAP_SECONDS)
+    assert (state[SESSIONS], state[SESSION_DEPTH]) == (1, 3)
+    observe_session(state, state[LAST_SEEN] + SESSION_GAP_SECONDS + 1.0)
+    assert (state[SESSIONS], state[SESSION_DEPTH], state[SESSION_STARTED]) == (2, 1, state[LAST_SEEN])
 
 
 def test_a_late_event_belongs_to_the_session_at_hand():
-    profile = observed(NOW, NOW - 90_000.0)
-    assert (profile.sessions, profile.session_depth) == (1, 2)
-    assert (profile.first_seen, profile.last_seen) == (NOW - 90_000.0, NOW)
+    state = observed(NOW, NOW - 90_000.0)
+    assert (state[SESSIONS], state[SESSION_DEPTH]) == (1, 2)
+    assert (state[FIRST_SEEN], state[LAST_SEEN]) == (NOW - 90_000.0, NOW)
 
 
 @settings(max_examples=60, deadline=None)
@@ -41,8 +49,8 @@ def test_sessions_of_ordered_events_are_their_gaps(gaps):
     times = [NOW]
     for gap in gaps:
         times.append(times[-1] + gap)
-    profile = observed(*times)
+    state = observed(*times)
     long = [index for index, gap in enumerate(gaps, 1) if gap > SESSION_GAP_SECONDS]
-    assert profile.sessions == 1 + len(long)
-    assert profile.session_depth == len(times) - (long[-1] if long else 0)
-    assert (profile.first_seen, profile.last_seen) == (times[0], times[-1])
+    assert state[SESSIONS] == 1 + len(long)
+    assert state[SESSION_DEPTH] == len(times) - (long[-1] if long else 0)
+    assert (state[FIRST_SEEN], state[LAST_SEEN]) == (times[0], times[-1])

@@ -5,8 +5,9 @@ from typing import Any
 import msgspec
 
 from tailorbird.clock import format_time
+from tailorbird.features.state import FIRST_SEEN, LAST_SEEN, recents
 from tailorbird.features.view import LAYOUT_VERSION, features
-from tailorbird.live.profiles import holdout_position
+from tailorbird.live.profiles import holdout_position, primary_interest
 from tailorbird.live.world import ALL_PLACEMENTS, World
 from tailorbird.policies.base import PolicyState, trials
 from tailorbird.policies.thompson import posterior
@@ -20,6 +21,7 @@ from tailorbird.schema.profile import Profile
 def profile_view(world: World, secret: bytes, profile: Profile, at: float) -> dict[str, Any]:
     """Return everything that is known of a person, as of `at`."""
     position = holdout_position(secret, profile.assignment_key)
+    state = profile.state
     return {
         "profileId": profile.id,
         "identifiers": [
@@ -43,19 +45,11 @@ def profile_view(world: World, secret: bytes, profile: Profile, at: float) -> di
         ],
         "traits": profile.traits,
         "computedAttributes": {},
-        "features": features(profile, at),
+        "features": features(state, world.vocabulary, at),
         "featureLayoutVersion": LAYOUT_VERSION,
-        "primaryInterest": profile.primary_interest,
+        "primaryInterest": primary_interest(world, profile),
         "segments": [],
-        "recentEvents": [
-            {
-                "event": recent.event,
-                "timestamp": format_time(recent.t),
-                "item": recent.item or None,
-                "category": recent.category or None,
-            }
-            for recent in reversed(profile.recent)
-        ],
+        "recentEvents": _recent_events(world, profile),
         "purchases": list(profile.purchases),
         "consent": profile.consent,
         "globalPrivacyControl": profile.gpc,
@@ -65,8 +59,8 @@ def profile_view(world: World, secret: bytes, profile: Profile, at: float) -> di
             "position": position,
             "mergedArms": profile.is_arm_merged,
         },
-        "firstSeen": format_time(profile.first_seen),
-        "lastSeen": format_time(profile.last_seen),
+        "firstSeen": format_time(state.item(FIRST_SEEN)),
+        "lastSeen": format_time(state.item(LAST_SEEN)),
         "version": profile.version,
         "placements": {
             key: {
@@ -80,6 +74,23 @@ def profile_view(world: World, secret: bytes, profile: Profile, at: float) -> di
             if key != ALL_PLACEMENTS
         },
     }
+
+
+def _recent_events(world: World, profile: Profile) -> list[dict[str, Any]]:
+    """Return the latest events, newest first."""
+    times, codes = recents(profile.state)
+    name, ids = world.vocabulary.name, world.catalogue.ids
+    return [
+        {
+            "event": name(event),
+            "timestamp": format_time(t),
+            "item": ids[item] if item >= 0 else None,
+            "category": name(category) if category >= 0 else None,
+        }
+        for t, (event, item, category) in zip(
+            reversed(times.tolist()), reversed(codes.T.tolist()), strict=True
+        )
+    ]
 
 
 def decision_view(

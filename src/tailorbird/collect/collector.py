@@ -5,9 +5,16 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from tailorbird.clock import Clock
+from tailorbird.clock import Clock, parse_time
 from tailorbird.collect.enrich import event_time
-from tailorbird.collect.validate import Shared, Valid, check_shape, parse_fault, validate
+from tailorbird.collect.validate import (
+    Shared,
+    Valid,
+    check_shape,
+    may_hold_long_numbers,
+    parse_fault,
+    validate,
+)
 from tailorbird.errors import Fault, InvalidInputError, shorten
 from tailorbird.limits import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, BATCH_MERGED_BYTES_MAX, CONTEXT_BYTES_MAX
 from tailorbird.schema.events import Event, LoggedEvent
@@ -34,7 +41,7 @@ class Batch(msgspec.Struct, rename="camel"):
     sent_at: str | None = None
 
 
-class Accepted(NamedTuple):
+class Accepted(msgspec.Struct, frozen=True, gc=False):
     """An event that is to be logged."""
 
     logged: LoggedEvent
@@ -113,9 +120,10 @@ class Collector:
             fault = Fault("context", rule, f"{merged} bytes")
             self._refuse(body, door, fault)
             raise InvalidInputError(fault)
-        shared = Shared(None, batch.context, batch.integrations)
+        shared = Shared(None, batch.context, batch.integrations, may_hold_long_numbers(body))
+        sent = (_seconds(batch.sent_at), gpc)
         for index, raw in enumerate(batch.batch):
-            self._take(bytes(raw), (door, index), shared, (batch.sent_at, gpc), collected)
+            self._take(bytes(raw), (door, index), shared, sent, collected)
         return collected
 
     def again(self, reject: Reject) -> Collected:
@@ -137,32 +145,32 @@ class Collector:
         raw: bytes,
         origin: tuple[str, int],
         shared: Shared,
-        sent: tuple[str | None, bool],
+        sent: tuple[float | str | None, bool],
         into: Collected,
     ) -> None:
-        door, index = origin
         sent_at, gpc = sent
         result = validate(raw, shared)
         received = self._clock.now()
-        fault = result if isinstance(result, Fault) else None
         if isinstance(result, Valid):
-            happened = event_time(result.event, sent_at, received)
-            if isinstance(happened, Fault):
-                fault = happened
-            elif self._is_refused(result.event):
-                # Nothing of an erased person is kept, not even as refused.
-                fault = Fault("userId", "the person asked to be forgotten: suppressed until lifted")
-                self._count(fault)
-                into.faults.append((index, fault))
+            event = result.event
+            happened = event_time(event, sent_at, received)
+            if isinstance(happened, float):
+                if self._is_refused(event):
+                    self._forget(origin, into)
+                else:
+                    logged = LoggedEvent(received, happened, event.message_id, msgspec.Raw(result.raw), gpc)
+                    into.accepted.append(Accepted(logged, event))
                 return
-            else:
-                event = result.event
-                logged = LoggedEvent(received, happened, event.message_id, msgspec.Raw(result.raw), gpc)
-                into.accepted.append(Accepted(logged, event))
-                return
-        assert fault is not None, "either accepted or at fault"
-        self._refuse(raw, door, fault)
-        into.faults.append((index, fault))
+            result = happened
+        door, index = origin
+        self._refuse(raw, door, result)
+        into.faults.append((index, result))
+
+    def _forget(self, origin: tuple[str, int], into: Collected) -> None:
+        """Refuse an event of an erased person: nothing of them is kept, not even as refused."""
+        fault = Fault("userId", "the person asked to be forgotten: suppressed until lifted")
+        self._count(fault)
+        into.faults.append((origin[1], fault))
 
     def _refuse(self, raw: bytes, door: str, fault: Fault) -> None:
         self._count(fault)
@@ -178,6 +186,16 @@ class Collector:
 
 _RULES_COUNTED_MAX = 200  # Distinct rules in the metrics; a parser's messages vary without end.
 _batch_decoder = msgspec.json.Decoder(Batch)
+
+
+def _seconds(sent_at: str | None) -> float | str | None:
+    """Return when a batch was sent, read once for all its events; the text where it is no time."""
+    if sent_at is None:
+        return None
+    try:
+        return parse_time(sent_at)
+    except (ValueError, OverflowError):
+        return sent_at
 
 
 def _check_shared(batch: Batch) -> Fault | None:

@@ -10,8 +10,13 @@ from tailorbird.errors import Fault
 from tailorbird.schema.events import Event
 
 
-def event_time(event: Event, sent_at: str | None, received: float) -> float | Fault:
+def event_time(event: Event, sent_at: float | str | None, received: float) -> float | Fault:
     """Return when the event happened, epoch seconds, at most `received`; a fault for what is no time.
+
+    Args:
+        event: The event; a `sentAt` of its own goes before its batch's.
+        sent_at: When the batch was sent: as text, or in epoch seconds where that was read already.
+        received: When it came in.
 
     >>> event = Event(type="page", message_id="m", timestamp="2024-01-01T00:00:00Z")
     >>> event_time(event, "2024-01-01T00:00:10Z", 2_000_000_000.0)
@@ -23,11 +28,14 @@ def event_time(event: Event, sent_at: str | None, received: float) -> float | Fa
     try:
         happened = parse_time(text)
     except (ValueError, OverflowError):
-        return Fault("timestamp", "an ISO 8601 time between 1970 and 2100", text)
-    sent_text = event.sent_at or sent_at
-    if sent_text is not None:
+        return Fault("timestamp", _RULE, text)
+    sent = event.sent_at or sent_at
+    if sent is not None:
         try:
-            happened += received - parse_time(sent_text)
+            happened += received - (parse_time(sent) if isinstance(sent, str) else sent)
         except (ValueError, OverflowError):
-            return Fault("sentAt", "an ISO 8601 time between 1970 and 2100", sent_text)
+            return Fault("sentAt", _RULE, sent)
     return max(min(happened, received), 0.0)
+
+
+_RULE = "an ISO 8601 time between 1970 and 2100"

@@ -366,7 +366,7 @@ class Decider:
         at: AtPlacement | None = None if profile is None else profile.placements.get(case.placement.key)
         if profile is None or at is None or not at.sticky_id or t >= at.sticky_until:
             return False
-        if at.sticky_request != case.request or at.sticky_session != session_at(profile, t):
+        if at.sticky_request != case.request or at.sticky_session != session_at(profile.state, t):
             return False
         kept = self._kept.get(at.sticky_id) or self._find(at.sticky_id)
         if kept is None or t < kept.t:

@@ -9,10 +9,13 @@ from tailorbird.decide.compiled import CompiledPlacement, CompiledRule
 from tailorbird.decide.kernels import REMOVED, find_candidates, rank_list
 from tailorbird.decide.pool import Pool, item_facts
 from tailorbird.decide.visitor import Visitor, over_cap
+from tailorbird.features.state import State, own_items
+from tailorbird.live.profiles import primary_interest
 from tailorbird.live.world import World
 from tailorbird.rankers.covisitation import STEPS_BACK
 from tailorbird.rules.cel import RuleError, context_of
 from tailorbird.schema.decision import LoggedChoice, PlacementRequest, Step
+from tailorbird.schema.profile import Profile
 
 _NO_ITEMS: NDArray[np.int32] = np.zeros(0, np.int32)
 _POPULAR_ONLY: NDArray[np.float64] = np.array([[1.0, 0.0, 0.0]])
@@ -66,7 +69,7 @@ class ListMaker:
         own = _NO_ITEMS
         bought = capped = _NO_ITEMS
         if profile is not None:
-            own = np.array([*reversed(profile.items)], np.int32) if profile.items else _NO_ITEMS
+            own = np.ascontiguousarray(own_items(profile.state)[0][::-1])
             constraints = compiled.placement.constraints
             if constraints.exclude_purchased and profile.purchases:
                 bought = _indices(world, profile.purchases)
@@ -101,15 +104,14 @@ class ListMaker:
         """Return the list of the strategy that was drawn: (probabilities, its index, slots)."""
         probabilities, arm, count = drawn
         profile = visitor.profile
-        interest = None if profile is None else profile.primary_interest
-        primary = -1 if interest is None else world.catalogue.clusters.get(interest, -1)
+        primary = -1 if profile is None else _primary_cluster(world, profile)
         share = compiled.placement.constraints.diversity_share
         chosen, propensities, scores, leading, origins = self._rank(
             world, listing, (compiled.weights, probabilities, arm), (primary, share), count
         )
         ids, clusters = world.catalogue.ids, world.catalogue.cluster
         own = listing.own
-        events = {} if profile is None else profile.items
+        events = {} if profile is None else _events_by_item(world, profile.state)
         choices = []
         for index, propensity, score, source, origin in zip(
             chosen.tolist(),
@@ -261,6 +263,18 @@ class ListMaker:
 
 
 _TICKS = 8  # Marks that one call of the kernel may set: see `kernels`.
+
+
+def _primary_cluster(world: World, profile: Profile) -> int:
+    """Return the catalogue's cluster of the visitor's primary interest, -1 for none."""
+    interest = primary_interest(world, profile)
+    return -1 if interest is None else world.catalogue.clusters.get(interest, -1)
+
+
+def _events_by_item(world: World, state: State) -> dict[int, str]:
+    """Return the event that touched each of the visitor's own items last, by item index."""
+    items, events = own_items(state)
+    return dict(zip(items.tolist(), map(world.vocabulary.name, events.tolist()), strict=True))
 
 
 def _indices(world: World, keys: Any) -> NDArray[np.int32]:  # noqa: ANN401

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from tailorbird.features.state import new_state, recents
 from tailorbird.features.view import common_features, feature, features
 from tailorbird.live.profiles import (
     find,
@@ -10,6 +11,7 @@ from tailorbird.live.profiles import (
     holdout_position,
     is_suppressed,
     known,
+    primary_interest,
     profile_id_of,
 )
 from tailorbird.live.world import World
@@ -18,7 +20,7 @@ from tailorbird.schema.decision import PlacementRequest, VisitorRef
 from tailorbird.schema.placement import Placement
 from tailorbird.schema.profile import Profile
 
-_NOBODY = Profile(id="", assignment_key="", first_seen=0.0, last_seen=0.0)
+_NOBODY = Profile(id="", assignment_key="", state=new_state(0.0))
 
 
 class Request:
@@ -54,7 +56,7 @@ class Request:
 class Visitor:
     """Who asks. `profile` is None for a visitor of whom nothing is known yet."""
 
-    __slots__ = ("_cel", "context", "founded_on", "gpc", "position", "profile", "profile_id", "t")
+    __slots__ = ("_cel", "_world", "context", "founded_on", "gpc", "position", "profile", "profile_id", "t")
 
     def __init__(self, world: World, secret: bytes, request: Request, t: float) -> None:
         anonymous_id = known(request.visitor.anonymous_id)
@@ -64,6 +66,7 @@ class Visitor:
             anonymous_id = None
         if is_suppressed(world, secret, "user_id", user_id):
             user_id = anonymous_id = None
+        self._world = world
         self.t = t
         self.context = request.context
         self.gpc = request.gpc
@@ -95,7 +98,9 @@ class Visitor:
         """Return what a rule about an item sees beside it; a stranger's `profile` is empty."""
         facts: dict[str, Any] = {"context": self.context, "now": self.t}
         if "profile" in rule.variables:
-            facts["profile"] = profile_facts(self.profile or _NOBODY, rule.fields("profile"), self.t)
+            facts["profile"] = profile_facts(
+                self._world, self.profile or _NOBODY, rule.fields("profile"), self.t
+            )
         return facts
 
     def facts(self, fields: frozenset[str] | None, *, has_context: bool) -> Any:  # noqa: ANN401
@@ -105,26 +110,28 @@ class Visitor:
             if has_context:
                 values["context"] = self.context
             if fields is None or fields:
-                values["profile"] = profile_facts(self.profile or _NOBODY, fields, self.t)
+                values["profile"] = profile_facts(self._world, self.profile or _NOBODY, fields, self.t)
             self._cel = context_of(values)
         return self._cel
 
 
-def profile_facts(profile: Profile, fields: frozenset[str] | None, t: float) -> dict[str, Any]:
+def profile_facts(world: World, profile: Profile, fields: frozenset[str] | None, t: float) -> dict[str, Any]:
     """Return what rules see as `profile`: traits, features by name, and the fixed lists.
 
     With `fields` only those, which costs a microsecond a field; None gives everything.
     """
+    vocabulary = world.vocabulary
     if fields is None:
-        fixed = {name: read(profile) for name, read in _FIXED.items()}
-        return {**profile.traits, **common_features(profile, t), **features(profile, t), **fixed}
+        fixed = {name: read(world, profile) for name, read in _FIXED.items()}
+        counted = common_features(profile.state, vocabulary, t) | features(profile.state, vocabulary, t)
+        return {**profile.traits, **counted, **fixed}
     facts = {}
     for name in fields:
         if name in _FIXED:
-            facts[name] = _FIXED[name](profile)
+            facts[name] = _FIXED[name](world, profile)
             continue
         # What was counted goes before what was declared: anybody can declare a trait.
-        value: object = feature(profile, name, t)
+        value: object = feature(profile.state, vocabulary, name, t)
         if value is None:
             value = profile.traits.get(name)
         if value is not None:
@@ -132,15 +139,19 @@ def profile_facts(profile: Profile, fields: frozenset[str] | None, t: float) -> 
     return facts
 
 
-_FIXED: dict[str, Callable[[Profile], Any]] = {
-    "id": lambda profile: profile.id,
-    "segments": lambda _: [],
-    "traits": lambda profile: profile.traits,
-    "consent": lambda profile: profile.consent,
-    "primaryInterest": lambda profile: profile.primary_interest or "",
-    "purchases": lambda profile: list(profile.purchases),
-    "recentItems": lambda profile: [recent.item for recent in profile.recent if recent.item],
-    "isKnown": lambda profile: any(name.startswith("user_id:") for name in profile.identifiers),
+def _recent_items(world: World, profile: Profile) -> list[str]:
+    return [world.catalogue.ids[index] for index in recents(profile.state)[1][1].tolist() if index >= 0]
+
+
+_FIXED: dict[str, Callable[[World, Profile], Any]] = {
+    "id": lambda _, profile: profile.id,
+    "segments": lambda _, __: [],
+    "traits": lambda _, profile: profile.traits,
+    "consent": lambda _, profile: profile.consent,
+    "primaryInterest": lambda world, profile: primary_interest(world, profile) or "",
+    "purchases": lambda _, profile: list(profile.purchases),
+    "recentItems": _recent_items,
+    "isKnown": lambda _, profile: any(name.startswith("user_id:") for name in profile.identifiers),
 }
 """Fields of `profile` that are neither traits nor features."""
 

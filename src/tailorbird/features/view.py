@@ -16,13 +16,24 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
-from tailorbird.features.counters import COLUMNS, read, read_one
-from tailorbird.schema.profile import Profile
+from tailorbird.features.counters import COLUMNS, read
+from tailorbird.features.state import (
+    FIRST_SEEN,
+    LAST_SEEN,
+    ORDERS,
+    SESSION_DEPTH,
+    SESSION_GAP_SECONDS,
+    SESSION_STARTED,
+    SESSIONS,
+    VALUE,
+    State,
+    counted,
+    counter_rows,
+    find_counter,
+)
+from tailorbird.features.vocabulary import CATEGORY, EVENT, KINDS, Vocabulary
 
 LAYOUT_VERSION = 1
-SESSION_GAP_SECONDS = 1800.0
-"""A visitor away for so long begins a new session (the web analytics convention)."""
-
 VOCABULARY = (
     "Product Viewed",
     "Product Added",
@@ -84,78 +95,86 @@ def slug(name: str) -> str:
     return _SLUG.sub("_", name.lower()).strip("_")
 
 
-def session_at(profile: Profile, t: float) -> int:
+def session_at(state: State, t: float) -> int:
     """Return the number of the session that an event at `t` belongs to; the first one is 1.
 
     A page asks for its decision before its first event is in: both are of the same visit.
     """
-    is_new = profile.sessions == 0 or t - profile.last_seen > SESSION_GAP_SECONDS
-    return profile.sessions + is_new
+    sessions = state.item(SESSIONS)
+    return int(sessions) + (sessions == 0.0 or t - state.item(LAST_SEEN) > SESSION_GAP_SECONDS)
 
 
-def scalars(profile: Profile, at: float) -> tuple[float, ...]:
+def scalars(state: State, at: float) -> tuple[float, ...]:
     """Return the values of `SCALARS` as of `at`; a session that has ended has depth 0."""
-    is_in_session = at - profile.last_seen <= SESSION_GAP_SECONDS and profile.sessions > 0
+    last_seen, sessions = state.item(LAST_SEEN), state.item(SESSIONS)
+    value, orders = state.item(VALUE), state.item(ORDERS)
+    is_in_session = at - last_seen <= SESSION_GAP_SECONDS and sessions > 0.0
     return (
-        float(profile.sessions),
-        float(profile.session_depth if is_in_session else 0),
-        max(at - profile.session_started, 0.0) if is_in_session else 0.0,
-        max(at - profile.last_seen, 0.0),
-        max(at - profile.first_seen, 0.0),
-        profile.value,
-        float(profile.orders),
-        profile.value / profile.orders if profile.orders else 0.0,
+        sessions,
+        state.item(SESSION_DEPTH) if is_in_session else 0.0,
+        max(at - state.item(SESSION_STARTED), 0.0) if is_in_session else 0.0,
+        max(at - last_seen, 0.0),
+        max(at - state.item(FIRST_SEEN), 0.0),
+        value,
+        orders,
+        value / orders if orders else 0.0,
     )
 
 
-def feature(profile: Profile, name: str, at: float) -> float | None:
+def feature(state: State, vocabulary: Vocabulary, name: str, at: float) -> float | None:
     """Return one feature by name as of `at`; 0.0 for what was never seen, None for no feature."""
     parsed = _parsed(name)
     if parsed is None:
         return None
     stem, column = parsed
     if column < 0:
-        return scalars(profile, at)[SCALARS.index(name)]
-    key = _key_of(profile, stem)
-    row = None if key is None else profile.counters.keys.get(key)
-    if row is None:
+        return scalars(state, at)[SCALARS.index(name)]
+    position = _position_of(state, vocabulary, stem)
+    if position < 0:
         return 0.0
+    last, rows = counter_rows(state)
     if column == 0:
-        return profile.counters.rows.item(row, 0)
-    return float(read_one(profile.counters, key or "", at)[column])
+        return rows.item(position, 0)
+    return read(rows[position : position + 1], last[position : position + 1], at).item(column)
 
 
-def common_features(profile: Profile, at: float) -> dict[str, float]:
+def common_features(state: State, vocabulary: Vocabulary, at: float) -> dict[str, float]:
     """Return the features that have short names, seen or not: `views_7d` is 0.0 for a newcomer."""
-    return {
-        f"{alias}_{column}": float(value)
-        for alias, event in ALIASES.items()
-        for column, value in zip(COLUMNS, read_one(profile.counters, f"e:{event}", at), strict=True)
-    }
-
-
-def features(profile: Profile, at: float) -> dict[str, float]:
-    """Return every feature of the profile by name, as of `at`."""
-    named = dict(zip(SCALARS, scalars(profile, at), strict=True))
-    table = read(profile.counters, at)
-    for key, row in profile.counters.keys.items():
-        stem = _stem_of(key)
-        named |= {f"{stem}_{column}": float(table[row, i]) for i, column in enumerate(COLUMNS)}
+    table = _table(state, at)
+    named: dict[str, float] = {}
+    for alias, event in ALIASES.items():
+        position = find_counter(state, vocabulary.find(EVENT, event))
+        values = table[position].tolist() if position >= 0 else [0.0] * len(COLUMNS)
+        named |= {f"{alias}_{column}": value for column, value in zip(COLUMNS, values, strict=True)}
     return named
 
 
-def vector(profile: Profile, at: float) -> NDArray[np.float32]:
+def features(state: State, vocabulary: Vocabulary, at: float) -> dict[str, float]:
+    """Return every feature of the profile by name, as of `at`."""
+    named = dict(zip(SCALARS, scalars(state, at), strict=True))
+    for code, values in zip(counted(state).tolist(), _table(state, at).tolist(), strict=True):
+        stem = _stem_of(code % KINDS, vocabulary.name(code))
+        named |= {f"{stem}_{column}": value for column, value in zip(COLUMNS, values, strict=True)}
+    return named
+
+
+def vector(state: State, vocabulary: Vocabulary, at: float) -> NDArray[np.float32]:
     """Return the feature vector, shape (VECTOR_SIZE,), as of `at`; never missing, zero where never seen."""
     blocks = np.zeros((_BLOCKS, _BLOCK), np.float32)
-    table = read(profile.counters, at)
-    for key, row in profile.counters.keys.items():
-        blocks[_block_of(key)] += table[row]
-    return np.concatenate([blocks.ravel(), np.array(scalars(profile, at), np.float32)])
+    for code, row in zip(counted(state).tolist(), _table(state, at), strict=True):
+        blocks[_block_of(code % KINDS, vocabulary.name(code))] += row
+    return np.concatenate([blocks.ravel(), np.array(scalars(state, at), np.float32)])
+
+
+def _table(state: State, at: float) -> NDArray[np.float32]:
+    """Return shape (counters, 9): the columns of every counter as of `at`."""
+    last, rows = counter_rows(state)
+    return read(rows, last, at)
 
 
 @functools.lru_cache(maxsize=65_536)
-def _stem_of(key: str) -> str:
-    return slug(key[2:]) if key.startswith("e:") else f"category_{slug(key[2:])}"
+def _stem_of(kind: int, name: str) -> str:
+    return f"category_{slug(name)}" if kind == CATEGORY else slug(name)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -167,23 +186,22 @@ def _parsed(name: str) -> tuple[str, int] | None:
     return None if match is None else (match["stem"], COLUMNS.index(match["column"]))
 
 
-_KEYS_BY_STEM = {slug(name): f"e:{name}" for name in VOCABULARY} | {
-    alias: f"e:{name}" for alias, name in ALIASES.items()
-}
+_EVENTS_BY_STEM = {slug(name): name for name in VOCABULARY} | ALIASES
 
 
-def _key_of(profile: Profile, stem: str) -> str | None:
-    known = _KEYS_BY_STEM.get(stem)
-    if known is not None:
-        return known
-    return next((key for key in profile.counters.keys if _stem_of(key) == stem), None)
+def _position_of(state: State, vocabulary: Vocabulary, stem: str) -> int:
+    """Return the position of the counter that `stem` names, -1 where there is none."""
+    event = _EVENTS_BY_STEM.get(stem)
+    if event is not None:
+        return int(find_counter(state, vocabulary.find(EVENT, event)))
+    for position, code in enumerate(counted(state).tolist()):
+        if _stem_of(code % KINDS, vocabulary.name(code)) == stem:
+            return position
+    return -1
 
 
-def _block_of(key: str) -> int:
-    name = key[2:]
-    if key.startswith("e:"):
-        known = _VOCABULARY_INDEX.get(name)
-        if known is not None:
-            return known
-        return len(VOCABULARY) + zlib.crc32(name.encode()) % OTHER_EVENT_BUCKETS
-    return len(VOCABULARY) + OTHER_EVENT_BUCKETS + zlib.crc32(name.encode()) % CATEGORY_BUCKETS
+def _block_of(kind: int, name: str) -> int:
+    if kind == CATEGORY:
+        return len(VOCABULARY) + OTHER_EVENT_BUCKETS + zlib.crc32(name.encode()) % CATEGORY_BUCKETS
+    known = _VOCABULARY_INDEX.get(name)
+    return len(VOCABULARY) + zlib.crc32(name.encode()) % OTHER_EVENT_BUCKETS if known is None else known

@@ -73,6 +73,10 @@ class Catalogue:
         index = self.index.get(key)
         return None if index is None else self.items[index]
 
+    def find(self, key: str) -> int:
+        """Return the index of an item that was ever named, -1 for another."""
+        return self.index.get(key, -1)
+
     def seen(self, key: str) -> tuple[int, bool]:
         """Return the index of an item that an event names, and whether it is new; -1 without room."""
         index = self.index.get(key)

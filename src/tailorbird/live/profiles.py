@@ -5,6 +5,7 @@ Resolution is a read. Decisions and the fold share it, so that both see the same
 
 import functools
 
+from tailorbird.features.state import INTEREST
 from tailorbird.hashing import token, unit_interval
 from tailorbird.live.world import Identifier, World
 from tailorbird.schema.profile import Profile, identifier_of
@@ -28,6 +29,9 @@ BLOCKED_VALUES = frozenset(
 )
 """Values that clients send when they know nobody; joined on, they make one person of thousands."""
 
+_BLOCKED_LENGTH_MAX = 32  # Characters, spaces around a placeholder included; checked below.
+assert max(map(len, BLOCKED_VALUES)) < _BLOCKED_LENGTH_MAX
+
 
 def is_blocked(value: str) -> bool:
     """Return whether a value identifies nobody: a placeholder, or only zeros, dashes and spaces.
@@ -35,6 +39,8 @@ def is_blocked(value: str) -> bool:
     >>> is_blocked("00000000-0000-0000"), is_blocked("u-1")
     (True, False)
     """
+    if len(value) > _BLOCKED_LENGTH_MAX and value.strip("0- "):
+        return False  # Most ids: longer than any placeholder, and of more than zeros.
     text = value.strip().lower()
     return text in BLOCKED_VALUES or not text.strip("0-")
 
@@ -78,6 +84,12 @@ def find(world: World, anonymous_id: str | None, user_id: str | None) -> Profile
         shared = world.identifiers.get(shared_device_identifier(anonymous_id))
         return None if shared is None else world.profiles.get(shared.profile)
     return world.profiles.get(entry.profile)
+
+
+def primary_interest(world: World, profile: Profile) -> str | None:
+    """Return the category that a person is drawn to most."""
+    code = int(profile.state.item(INTEREST))
+    return None if code < 0 else world.vocabulary.name(code)
 
 
 def by_identifier(world: World, identifier: str) -> Profile | None:

@@ -3,6 +3,7 @@
     table        key                      value
     profile      profile id               Profile
     identifier   type:value               Identifier (whose it is)
+    word         e:event, c:category      its code (see `features.vocabulary`)
     mark         decision id              Mark (exposed, rewarded)
     placement    key                      Placement
     policy       placement key            PolicyState
@@ -24,6 +25,8 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
+from tailorbird.features.state import pack, unpack
+from tailorbird.features.vocabulary import Vocabulary
 from tailorbird.limits import CHECKPOINT_SLICE
 from tailorbird.live.catalogue import Catalogue, Shelf
 from tailorbird.live.seen import SeenIds
@@ -33,13 +36,14 @@ from tailorbird.rankers.covisitation import Covisitation
 from tailorbird.rankers.popularity import Popularity
 from tailorbird.schema.outcome import Mark
 from tailorbird.schema.placement import Placement
-from tailorbird.schema.profile import Profile, decode_profile, encode_profile
+from tailorbird.schema.profile import Profile
 from tailorbird.stats.moments import UnitMoments
 from tailorbird.stores.state import Change, Expiry, StateStore
 
 TABLES = (
     "profile",
     "identifier",
+    "word",
     "mark",
     "placement",
     "policy",
@@ -98,6 +102,7 @@ class World:
         self.profiles: Table[Profile] = Table(
             store, "profile", (encode_profile, decode_profile), profile_bytes, _PROFILE_BYTES
         )
+        self._words: Table[int] = Table(store, "word", _msgpack(int), small)
         self.identifiers: Table[Identifier] = Table(store, "identifier", _msgpack(Identifier), side_bytes)
         self.marks: Table[Mark] = Table(store, "mark", _msgpack(Mark), side_bytes)
         self.policies: Table[PolicyState] = Table(store, "policy", _msgpack(PolicyState), small)
@@ -109,6 +114,7 @@ class World:
         self._tables: tuple[Table[Any], ...] = (
             self.profiles,
             self.identifiers,
+            self._words,
             self.marks,
             self.policies,
             self.moments,
@@ -119,14 +125,18 @@ class World:
         )
         self.placements: dict[str, Placement] = dict(self._placements.scan())
         self.placements_version = 0
+        self.goals: dict[str, list[str]] = {}
+        """Placements by the event that is their goal."""
+        self._list_goals()
         self.newest = 0.0
         """Time of the newest record folded since the start; epoch seconds."""
         self.suppressed: set[str] = {key for key, _ in self._suppressed.scan()}
+        self.vocabulary = Vocabulary(self._words.put)
+        self.vocabulary.load(self._words.scan())
         self.catalogue = Catalogue()
         self.catalogue.load(self._items.scan())
         self.popularity = Popularity()
         self.covisitation = Covisitation()
-        self._dirty_rows: set[int] = set()
         self._load_rankers()
         self.seen = SeenIds(store)
         self._snapshot: _Rows | None = None
@@ -139,12 +149,20 @@ class World:
         self._placements.put(placement.key, placement)
         self.placements[placement.key] = placement
         self.placements_version += 1
+        self._list_goals()
 
     def delete_placement(self, key: str) -> None:
         """Take a placement away; what it learned stays, for the case that it comes back."""
         if self.placements.pop(key, None) is not None:
             self._placements.delete(key)
             self.placements_version += 1
+            self._list_goals()
+
+    def _list_goals(self) -> None:
+        self.goals = {}
+        for key, placement in sorted(self.placements.items()):
+            if placement.goal is not None:
+                self.goals.setdefault(placement.goal.event, []).append(key)
 
     def shelve(self, index: int) -> None:
         """Write the item at `index` at the next checkpoint."""
@@ -153,10 +171,6 @@ class World:
         self.covisitation.reserve(index + 1)
         key = self.catalogue.ids[index]
         self._items.put(key, Shelf(index, self.catalogue.items[index]))
-
-    def count_items(self, indices: list[int]) -> None:
-        """Note that the rankers' rows of these items changed."""
-        self._dirty_rows.update(indices)
 
     def suppress(self, hashes: tuple[str, ...], *, is_lifted: bool) -> None:
         """Refuse identifiers by hash, or accept them again."""
@@ -226,7 +240,7 @@ class World:
         for table in self._tables:
             table.checkpoint_failed()
         if self._snapshot is not None:
-            self._dirty_rows |= set(self._snapshot.indices.tolist())
+            self.popularity.is_changed[self._snapshot.indices] = True
             self._snapshot = None
         self.seen.checkpoint_failed()
 
@@ -255,12 +269,11 @@ class World:
             self.covisitation.followers[row, : len(followers)] = followers
             self.covisitation.weights[row, : len(followers)] = np.frombuffer(payload[half:], np.float32)
         counts = self.counts.get("popularity_updates") or 0
-        self.popularity.updates = counts
-        self.popularity.newest = float(self.popularity.last.max(initial=0.0))
+        self.popularity.totals[:] = counts, self.popularity.last.max(initial=0.0)
 
     def _take_rows(self) -> "_Rows":
-        indices = np.fromiter(sorted(self._dirty_rows), np.int64, len(self._dirty_rows))
-        self._dirty_rows = set()
+        indices = np.flatnonzero(self.popularity.is_changed)
+        self.popularity.is_changed[indices] = False
         return _Rows(
             indices,
             self.popularity.weights[indices],
@@ -297,3 +310,17 @@ _POPULARITY = struct.Struct("<dd")
 
 def _msgpack(kind: type[T]) -> tuple[Any, Any]:
     return msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(kind).decode
+
+
+_profile_encoder = msgspec.msgpack.Encoder(enc_hook=pack)
+_profile_decoder = msgspec.msgpack.Decoder(Profile, dec_hook=lambda _kind, payload: unpack(payload))
+
+
+def encode_profile(profile: Profile) -> bytes:
+    """Return the profile as bytes: equal profiles give equal bytes."""
+    return _profile_encoder.encode(profile)
+
+
+def decode_profile(payload: bytes) -> Profile:
+    """Return the profile of `encode_profile`'s bytes."""
+    return _profile_decoder.decode(payload)

@@ -40,7 +40,6 @@ class Attribution:
         self._secret = secret
         self._find_decision = find_decision
         self._values: dict[str, Expression | None] = {}
-        self._goals: dict[str, list[str]] = {}
         self._version = -1
 
     def decision_made(self, key: str, decision: LoggedDecision, profile: Profile | None) -> None:
@@ -61,7 +60,7 @@ class Attribution:
             at.shown = at.shown[-IMPRESSIONS_MAX:]
         if decision.sticky_until > decision.t:
             at.sticky_id, at.sticky_until = key, decision.sticky_until
-            at.sticky_session = session_at(profile, decision.t)
+            at.sticky_session = session_at(profile.state, decision.t)
             at.sticky_request = decision.request
         if at.arm:
             count_decision(self._moments(decision.placement).of(at.arm), at)
@@ -109,7 +108,7 @@ class Attribution:
 
     def event(self, profile: Profile | None, name: str, t: float, facts: "Facts") -> None:
         """Count an event towards every goal that it reaches."""
-        for placement_key in self._goals_of(name):
+        for placement_key in self._world.goals.get(name, ()):
             placement = self._world.placements[placement_key]
             goal = placement.goal
             assert goal is not None, "only placements with a goal are listed"
@@ -235,18 +234,11 @@ class Attribution:
 
     # --- goals --------------------------------------------------------------------------------------
 
-    def _goals_of(self, name: str) -> list[str]:
-        if self._version != self._world.placements_version:
-            self._goals, self._values = {}, {}
-            for key, placement in sorted(self._world.placements.items()):
-                if placement.goal is not None:
-                    self._goals.setdefault(placement.goal.event, []).append(key)
-            self._version = self._world.placements_version
-        return self._goals.get(name, [])
-
     def _value(self, placement: Placement, goal: Goal, name: str, properties: dict[str, Any]) -> float:
         if goal.value is None:
             return 1.0
+        if self._version != self._world.placements_version:
+            self._values, self._version = {}, self._world.placements_version
         if placement.key not in self._values:
             self._values[placement.key] = compile_expression(goal.value, "goal.value", GOAL_VARIABLES)
         expression = self._values[placement.key]

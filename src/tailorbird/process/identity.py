@@ -5,13 +5,14 @@ profile of its own, the two become one, under the older one's id. Two known user
 even on `alias`: a false merge is a privacy incident, a false split a nuisance.
 """
 
-from tailorbird.features import affinity, counters
+import msgspec
+
+from tailorbird.features.state import LAST_SEEN, merged, new_state
 from tailorbird.limits import (
     IMPRESSIONS_MAX,
     LINKS_MAX,
     OPEN_DECISIONS_MAX,
     PURCHASES_MAX,
-    RECENT_EVENTS_MAX,
 )
 from tailorbird.live.profiles import (
     FORGOTTEN,
@@ -25,15 +26,12 @@ from tailorbird.schema.profile import AtPlacement, Link, Profile, identifier_of
 from tailorbird.stats.moments import add_unit
 
 
-class Seen:
+class Seen(msgspec.Struct, frozen=True, gc=False):
     """Where identifiers were seen: what a link record says of its origin."""
 
-    __slots__ = ("message_id", "rule", "t")
-
-    def __init__(self, rule: str, message_id: str, t: float) -> None:
-        self.rule = rule
-        self.message_id = message_id
-        self.t = t
+    rule: str
+    message_id: str
+    t: float
 
 
 class Resolver:
@@ -72,7 +70,7 @@ class Resolver:
         entry = self._world.identifiers.get(identifier)
         if entry is not None and is_shared(entry):
             return self._owned(shared_device_identifier(anonymous_id), seen)
-        return self._owned(identifier, seen)
+        return self._of(entry, identifier, seen)
 
     def forget_owner(self, anonymous_id: str) -> None:
         """Note that a device is also that of somebody who was erased, so that it stays shared."""
@@ -88,7 +86,10 @@ class Resolver:
         return self._owned(identifier, seen)
 
     def _owned(self, identifier: str, seen: Seen) -> Profile:
-        entry = self._world.identifiers.get(identifier)
+        return self._of(self._world.identifiers.get(identifier), identifier, seen)
+
+    def _of(self, entry: Identifier | None, identifier: str, seen: Seen) -> Profile:
+        """Return the profile that an identifier names by its entry, a new one where it names none."""
         if entry is None or not entry.profile:
             return self._found(identifier, seen)
         profile = self._change(entry.profile)
@@ -139,8 +140,7 @@ class Resolver:
         profile = Profile(
             id=profile_id_of(self._secret, identifier),
             assignment_key=identifier,
-            first_seen=seen.t,
-            last_seen=seen.t,
+            state=new_state(seen.t),
         )
         self._world.profiles.put(profile.id, profile)
         self._world.identifiers.put(identifier_of("profile", profile.id), Identifier(profile.id))
@@ -231,9 +231,9 @@ class Resolver:
 
 
 def _merge_history(older: Profile, newer: Profile) -> None:
-    recent_last = newer if newer.last_seen >= older.last_seen else older
+    is_newer_last = newer.state[LAST_SEEN] >= older.state[LAST_SEEN]
     # What was declared last holds; of consent, the more restrictive holds.
-    first, last = (older, newer) if recent_last is newer else (newer, older)
+    first, last = (older, newer) if is_newer_last else (newer, older)
     older.traits = first.traits | last.traits
     older.consent = {
         purpose: older.consent.get(purpose, True) and newer.consent.get(purpose, True)
@@ -244,24 +244,9 @@ def _merge_history(older: Profile, newer: Profile) -> None:
     }
     older.refusals = sorted({*older.refusals, *newer.refusals})
     older.gpc = older.gpc or newer.gpc
-    older.session_started = recent_last.session_started
-    older.session_depth = recent_last.session_depth
-    older.sessions += newer.sessions
-    older.last_seen = recent_last.last_seen
-    older.value += newer.value
-    older.orders += newer.orders
-    counters.merge(older.counters, newer.counters)
-    affinity.settle(older)
-    older.items = _merged_items(older.items, newer.items)
-    older.recent = sorted([*older.recent, *newer.recent], key=lambda event: event.t)[-RECENT_EVENTS_MAX:]
+    older.state = merged(older.state, newer.state)
     purchases = sorted({**older.purchases, **newer.purchases}.items(), key=lambda entry: entry[1])
     older.purchases = dict(purchases[-PURCHASES_MAX:])
-
-
-def _merged_items(older: dict[int, str], newer: dict[int, str]) -> dict[int, str]:
-    """Return both people's items, those of the profile that joined last."""
-    merged = {index: event for index, event in older.items() if index not in newer} | newer
-    return dict(list(merged.items())[-RECENT_EVENTS_MAX:])
 
 
 def _merge_placement(mine: AtPlacement, theirs: AtPlacement) -> None:

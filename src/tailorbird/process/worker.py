@@ -5,28 +5,26 @@ randomness and nothing but the record and the world, so the same log always give
 """
 
 from collections.abc import Callable
-from itertools import islice
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from tailorbird.features import affinity, counters
-from tailorbird.limits import PURCHASES_MAX, RECENT_EVENTS_MAX, TRAITS_BYTES_MAX, TRAITS_MAX
+from tailorbird.features.state import ORDERS, VALUE, grown, observe
+from tailorbird.limits import PURCHASES_MAX, TRAITS_BYTES_MAX, TRAITS_MAX
 from tailorbird.live.decision_ids import decision_id
 from tailorbird.live.profiles import known
 from tailorbird.live.seen import key_of
 from tailorbird.live.world import World
-from tailorbird.process import sessions
 from tailorbird.process.attribution import Attribution, Facts
 from tailorbird.process.identity import Resolver, Seen
 from tailorbird.rankers.base import weight_of
 from tailorbird.rankers.covisitation import STEPS_BACK
-from tailorbird.rankers.observed import observe
+from tailorbird.rankers.observed import observe_item
 from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.events import Event, LoggedEvent, LoggedOutcome, name_of
 from tailorbird.schema.item import ItemDeleted, ItemPatched, ItemsPut, patched
-from tailorbird.schema.profile import Profile, Recent
+from tailorbird.schema.profile import Profile
 from tailorbird.schema.records import (
     ConsentChanged,
     LogRecord,
@@ -61,6 +59,10 @@ class Fold:
         self._log = log
         self._resolver = Resolver(world, secret)
         self._attribution = Attribution(world, secret, self._find_decision)
+        # What one event hands to the kernels, made once: its items and categories, the items before it.
+        self._items = np.zeros(1 + _PRODUCTS_MAX, np.int32)
+        self._categories = np.zeros(1 + _PRODUCTS_MAX, np.int32)
+        self._before = np.zeros(STEPS_BACK, np.int32)
         self._handlers: dict[type, Callable[[int, Any], None]] = {
             LoggedEvent: self._event,
             LoggedDecision: self._decision,
@@ -119,80 +121,53 @@ class Fold:
         profile = self._resolve(event, t)
         name = name_of(event)
         properties = event.properties or {}
-        items, item_categories = self._items_of(properties)
+        items, categories = self._items_of(properties)
         if profile is not None:
             _mark_version(profile, offset)
-            sessions.observe(profile, t)
             _declare(profile, event, logged)
-            self._observe_behaviour(profile, event, (name, t), items, item_categories)
-        self._attribute(profile, name, t, Facts(properties, set(items)))
+            self._observe(profile, (name, t), items, categories)
+            if name == _PURCHASE:
+                _observe_purchase(profile, properties, items, t)
+        if name in _EXPOSURES or name in world.goals:
+            self._attribute(profile, name, t, Facts(properties, set(items)))
 
     def _resolve(self, event: Event, t: float) -> Profile | None:
         seen = Seen(event.type, event.message_id, t)
         anonymous_id, user_id = known(event.anonymous_id), known(event.user_id)
-        previous_id = known(event.previous_id)
-        if event.type == "alias" and previous_id is not None and user_id is not None:
-            return self._resolver.alias(previous_id, user_id, seen)
+        if event.type == "alias" and user_id is not None:
+            previous_id = known(event.previous_id)
+            if previous_id is not None:
+                return self._resolver.alias(previous_id, user_id, seen)
         profile = self._resolver.resolve(anonymous_id, user_id, seen)
-        traits = event.traits if event.type == "identify" else None
-        email = None if traits is None else traits.get("email")
-        if profile is not None and isinstance(email, str) and known(email) is not None:
-            self._resolver.attach(profile, f"email:{email.strip().lower()[:320]}", seen)
+        if event.type == "identify" and event.traits and profile is not None:
+            email = event.traits.get("email")
+            if isinstance(email, str) and known(email) is not None:
+                self._resolver.attach(profile, f"email:{email.strip().lower()[:320]}", seen)
         return profile
 
-    def _observe_behaviour(
-        self,
-        profile: Profile,
-        event: Event,
-        when: tuple[str, float],
-        items: list[str],
-        categories: list[str],
+    def _observe(
+        self, profile: Profile, when: tuple[str, float], items: list[str], categories: list[str]
     ) -> None:
+        """Count an event in the visitor's record and, where it is about items, in the rankers."""
         name, t = when
-        counters.count(profile.counters, f"e:{name}", t)
-        for category in categories:
-            counters.count(profile.counters, f"c:{category}", t)
-            affinity.observe(profile, category)
-        self._observe_items(profile, name, t, items)
-        entry = Recent(t, name, items[0] if items else "", categories[0] if categories else "")
-        ring = profile.recent
-        if ring and ring[-1].t > t:
-            ring.append(entry)
-            ring.sort(key=lambda recent: recent.t)
-        else:
-            ring.append(entry)
-        if len(ring) > RECENT_EVENTS_MAX:
-            del ring[0]
-        if name == _PURCHASE:
-            profile.orders += 1
-            profile.value += _number(event.properties, "revenue", "total", "value")
-            for item in items:
-                profile.purchases.pop(item, None)
-                profile.purchases[item] = t
-            while len(profile.purchases) > PURCHASES_MAX:
-                del profile.purchases[next(iter(profile.purchases))]
-
-    def _observe_items(self, profile: Profile, name: str, t: float, items: list[str]) -> None:
-        if not items or name in _EXPOSURES:
-            return
         world = self.world
-        indices = [index for item in items if (index := self._index_of(item)) >= 0]
-        own = profile.items
-        before = _NONE_BEFORE
-        if len(indices) == 1:
-            # An order repeats what was added before; only single items say what followed what.
-            own.pop(indices[0], None)
-            last = list(islice(reversed(own), STEPS_BACK))
-            before = np.array(last, np.int32)
-            world.count_items(last)
+        is_touched = name not in _EXPOSURES
+        for place, item in enumerate(items):
+            self._items[place] = self._index_of(item) if is_touched else world.catalogue.find(item)
+        for place, category in enumerate(categories):
+            self._categories[place] = world.vocabulary.category(category)
+        event = world.vocabulary.event(name)
+        arguments = (t, event, self._categories, len(categories), self._items, len(items), is_touched)
+        while (steps := observe(profile.state, *arguments, self._before)) < 0:
+            profile.state = grown(profile.state)
+        if not items or not is_touched:
+            return
+        before = self._before[:steps] if steps else _NONE_BEFORE
         weight = weight_of(name)
-        for index in indices:
-            observe(world.popularity, world.covisitation, (index, t, weight), before)
-            own.pop(index, None)
-            own[index] = name
-        world.count_items(indices)
-        while len(own) > RECENT_EVENTS_MAX:
-            del own[next(iter(own))]
+        for place in range(len(items)):
+            index = self._items.item(place)
+            if index >= 0:
+                observe_item(world.popularity, world.covisitation, (index, t, weight), before)
 
     def _index_of(self, item: str) -> int:
         index, is_new = self.world.catalogue.seen(item)
@@ -206,23 +181,26 @@ class Fold:
         """Return the items that an event names, and the categories it is about."""
         items: list[str] = []
         categories: list[str] = []
-        catalogue = self.world.catalogue
+        self._read_line(properties, items, categories)
         products = properties.get("products")
-        lines = [properties, *(products[:_PRODUCTS_MAX] if isinstance(products, list) else ())]
-        for line in lines:
-            if not isinstance(line, dict):
-                continue
-            key = _text(line, _ITEM_FIELDS)
-            category = line.get("category")
-            if key is not None:
-                if key not in items:
-                    items.append(key)
-                item = catalogue.get(key)
-                if item is not None and item.categories:
-                    category = item.categories[0]
-            if isinstance(category, str) and category and category not in categories:
-                categories.append(category[:200])
+        if isinstance(products, list):
+            for line in products[:_PRODUCTS_MAX]:
+                if isinstance(line, dict):
+                    self._read_line(line, items, categories)
         return items, categories
+
+    def _read_line(self, line: dict[str, Any], items: list[str], categories: list[str]) -> None:
+        """Add what one line of an order, or an event itself, is about."""
+        key = _text(line, _ITEM_FIELDS)
+        category = line.get("category")
+        if key is not None:
+            if key not in items:
+                items.append(key)
+            item = self.world.catalogue.get(key)
+            if item is not None and item.categories:
+                category = item.categories[0]
+        if isinstance(category, str) and category and category not in categories:
+            categories.append(category[:200])
 
     def _attribute(self, profile: Profile | None, name: str, t: float, facts: Facts) -> None:
         if name == "Decision Viewed" and facts.decision_id is not None:
@@ -310,6 +288,16 @@ def _mark_version(profile: Profile, offset: int) -> None:
     profile.version = offset
 
 
+def _observe_purchase(profile: Profile, properties: dict[str, Any], items: list[str], t: float) -> None:
+    profile.state[ORDERS] += 1.0
+    profile.state[VALUE] += _number(properties, "revenue", "total", "value")
+    for item in items:
+        profile.purchases.pop(item, None)
+        profile.purchases[item] = t
+    while len(profile.purchases) > PURCHASES_MAX:
+        del profile.purchases[next(iter(profile.purchases))]
+
+
 def _declare(profile: Profile, event: Event, logged: LoggedEvent) -> None:
     """Take over what the event says of the person: traits and consent."""
     if logged.gpc:
@@ -354,9 +342,9 @@ def _text(values: dict[str, Any], names: tuple[str, ...]) -> str | None:
     return None
 
 
-def _number(values: dict[str, Any] | None, *names: str) -> float:
+def _number(values: dict[str, Any], *names: str) -> float:
     for name in names:
-        value = (values or {}).get(name)
+        value = values.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12:  # noqa: PLR2004
             return float(value)
     return 0.0

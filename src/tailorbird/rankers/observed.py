@@ -12,7 +12,7 @@ from tailorbird.rankers.covisitation import Covisitation
 from tailorbird.rankers.popularity import HALF_LIFE_SECONDS, Popularity
 
 
-def observe(
+def observe_item(
     popularity: Popularity,
     covisitation: Covisitation,
     event: tuple[int, float, float],
@@ -26,22 +26,27 @@ def observe(
         event: Item index, time in epoch seconds, weight.
         before: Indices of the visitor's items before it, newest first, distinct, without the item.
     """
-    item, t, weight = event
-    _observe(
+    _count(
         popularity.weights,
         popularity.last,
+        popularity.totals,
+        popularity.is_changed,
         covisitation.followers,
         covisitation.weights,
         before,
-        item,
-        t,
-        weight,
+        *event,
     )
-    popularity.counted(t)
 
 
-@njit("void(f8[:], f8[:], i4[:,:], f4[:,:], i4[:], i8, f8, f8)", cache=True, nogil=True)
-def _observe(popular, last, followers, weights, before, item, t, amount):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0913
+@njit(
+    "void(f8[::1], f8[::1], f8[::1], b1[::1], i4[:,::1], f4[:,::1], i4[::1], i8, f8, f8)",
+    cache=True,
+    nogil=True,
+)
+def _count(popular, last, totals, is_changed, followers, weights, before, item, t, amount):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0913
+    is_changed[item] = True
+    totals[0] += 1.0
+    totals[1] = max(totals[1], t)
     newest = max(t, last[item])
     popular[item] = popular[item] * 2.0 ** (-(newest - last[item]) / HALF_LIFE_SECONDS) + amount * 2.0 ** (
         -(newest - t) / HALF_LIFE_SECONDS
@@ -49,6 +54,7 @@ def _observe(popular, last, followers, weights, before, item, t, amount):  # typ
     last[item] = newest
     for position in range(len(before)):
         row = before[position]
+        is_changed[row] = True
         share = 1.0 / (position + 1)
         weakest = 0
         for slot in range(followers.shape[1]):

@@ -23,16 +23,25 @@ class Popularity:
     def __init__(self) -> None:
         self.weights: NDArray[np.float64] = np.zeros(_FIRST_CAPACITY)
         self.last: NDArray[np.float64] = np.zeros(_FIRST_CAPACITY)
-        self.updates = 0
-        self.newest = 0.0
-        self.version = 0
+        self.is_changed: NDArray[np.bool_] = np.zeros(_FIRST_CAPACITY, np.bool_)
+        """Items whose counts changed, these or those of what followed them, since somebody last asked."""
+        self.totals: NDArray[np.float64] = np.zeros(2)
+        """Updates, and the time of the newest: kept where the kernel that counts can write them."""
 
-    def counted(self, t: float) -> None:
-        """Note that an event at time `t` was counted (see `rankers.observed`)."""
-        self.newest = max(self.newest, t)
-        self.updates += 1
-        if self.updates % REFRESH_UPDATES == 0:
-            self.version += 1
+    @property
+    def updates(self) -> int:
+        """Return how often anything was counted."""
+        return int(self.totals.item(0))
+
+    @property
+    def newest(self) -> float:
+        """Return the time of the newest count, epoch seconds."""
+        return self.totals.item(1)
+
+    @property
+    def version(self) -> int:
+        """Return the number of the present ranking."""
+        return self.updates // REFRESH_UPDATES
 
     def scores(self, items: NDArray[np.int32]) -> NDArray[np.float64]:
         """Return the decayed counts of `items`, shape (len(items),), as of the newest count."""
@@ -46,3 +55,4 @@ class Popularity:
             grown = max(2 * len(self.weights), size)
             self.weights = np.pad(self.weights, (0, grown - len(self.weights)))
             self.last = np.pad(self.last, (0, grown - len(self.last)))
+            self.is_changed = np.pad(self.is_changed, (0, grown - len(self.is_changed)))
