@@ -41,6 +41,7 @@ TRAITS_BYTES_MAX: Final = 16 * 1024  # One visitor's traits; half an event of th
 LINKS_MAX: Final = 100  # Identifiers and merges of one profile, as Segment Unify: more is a bot.
 PURCHASES_MAX: Final = 500  # Items remembered as bought; the oldest goes.
 OPEN_DECISIONS_MAX: Final = 50  # Per profile, waiting for an exposure or outcome to be joined.
+RECENT_DECISIONS_MAX: Final = 4_096  # Kept decoded for reports that come soon; some 8 MiB with lists.
 IMPRESSIONS_MAX: Final = 100  # Times shown, per profile and placement, for frequency caps.
 CATALOGUE_ITEMS_MAX: Final = 200_000  # Some 200 MiB in memory; past it, another catalogue store.
 PLACEMENTS_MAX: Final = 1_000

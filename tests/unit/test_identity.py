@@ -122,7 +122,7 @@ def test_a_merge_adds_up_what_both_did():
     assert [item for item in items.tolist() if item >= 0] == [index["i1"], index["i2"], index["i2"]]
     assert times.tolist() == sorted(times.tolist())
     assert primary_interest(house.world, profile) == "shoes"
-    assert own_items(state)[0].tolist() == [index["i1"], index["i2"]]
+    assert own_items(state)[0].tolist() == [index["i2"], index["i1"]]
 
 
 def test_of_traits_the_last_said_and_of_consent_the_stricter_holds():

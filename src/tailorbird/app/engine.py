@@ -208,11 +208,13 @@ class Engine:
         Raises:
             StorageError: The disk refused; what was appended is forgotten.
         """
+        if not self._unfolded:
+            return
         unfolded, self._unfolded = self._unfolded, {}
         try:
             self.log.flush()
         except StorageError as error:
-            self._turn_failure = error if unfolded else None
+            self._turn_failure = error
             raise
         try:
             for key, (offset, entry) in unfolded.items():

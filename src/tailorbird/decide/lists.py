@@ -9,7 +9,7 @@ from tailorbird.decide.compiled import CompiledPlacement, CompiledRule
 from tailorbird.decide.kernels import REMOVED, find_candidates, rank_list
 from tailorbird.decide.pool import Pool, item_facts
 from tailorbird.decide.visitor import Visitor, over_cap
-from tailorbird.features.state import State, own_items
+from tailorbird.features.state import own_items
 from tailorbird.live.profiles import primary_interest
 from tailorbird.live.world import World
 from tailorbird.rankers.covisitation import STEPS_BACK
@@ -17,7 +17,9 @@ from tailorbird.rules.cel import RuleError, context_of
 from tailorbird.schema.decision import LoggedChoice, PlacementRequest, Step
 from tailorbird.schema.profile import Profile
 
+_Own = tuple[NDArray[np.int32], NDArray[np.int32]]
 _NO_ITEMS: NDArray[np.int32] = np.zeros(0, np.int32)
+_NOTHING_OWN = (_NO_ITEMS, _NO_ITEMS)
 _POPULAR_ONLY: NDArray[np.float64] = np.array([[1.0, 0.0, 0.0]])
 _CERTAIN: NDArray[np.float64] = np.ones(1)
 
@@ -25,19 +27,20 @@ _CERTAIN: NDArray[np.float64] = np.ones(1)
 class Listing:
     """The candidates of one list, with what the visitor's own items say of each."""
 
-    __slots__ = ("covisits", "items", "own", "recency")
+    __slots__ = ("covisits", "items", "own", "own_events", "recency")
 
     def __init__(
         self,
         items: NDArray[np.int32],
         covisits: NDArray[np.float32],
         recency: NDArray[np.float32],
-        own: NDArray[np.int32],
+        own: _Own,
     ) -> None:
         self.items = items
         self.covisits = covisits
         self.recency = recency
-        self.own = own
+        self.own, self.own_events = own
+        """The visitor's own items, newest first, and the code of the event that touched each last."""
 
     def keep(self, mask: NDArray[np.bool_]) -> int:
         """Keep the items where `mask` is true; return how many went."""
@@ -66,10 +69,10 @@ class ListMaker:
     ) -> Listing:
         """Return what may be shown to this visitor, before rules that read more than the item."""
         profile = visitor.profile
-        own = _NO_ITEMS
+        own = _NOTHING_OWN
         bought = capped = _NO_ITEMS
         if profile is not None:
-            own = np.ascontiguousarray(own_items(profile.state)[0][::-1])
+            own = own_items(profile.state)
             constraints = compiled.placement.constraints
             if constraints.exclude_purchased and profile.purchases:
                 bought = _indices(world, profile.purchases)
@@ -87,7 +90,7 @@ class ListMaker:
     ) -> list[LoggedChoice]:
         """Return the most popular items that may be shown to anybody."""
         t, count = when
-        listing = self._find(world, compiled, asked, (t, _NO_ITEMS, _NO_ITEMS, _NO_ITEMS), [])
+        listing = self._find(world, compiled, asked, (t, _NOTHING_OWN, _NO_ITEMS, _NO_ITEMS), [])
         chosen, _, scores, _, _ = self._rank(world, listing, (_POPULAR_ONLY, _CERTAIN, 0), (-1, 0.0), count)
         ids = world.catalogue.ids
         pairs = zip(chosen.tolist(), scores.tolist(), strict=True)
@@ -110,8 +113,7 @@ class ListMaker:
             world, listing, (compiled.weights, probabilities, arm), (primary, share), count
         )
         ids, clusters = world.catalogue.ids, world.catalogue.cluster
-        own = listing.own
-        events = {} if profile is None else _events_by_item(world, profile.state)
+        own, events, name = listing.own, listing.own_events, world.vocabulary.name
         choices = []
         for index, propensity, score, source, origin in zip(
             chosen.tolist(),
@@ -122,10 +124,11 @@ class ListMaker:
             strict=True,
         ):
             if source == 1:
-                before = own.item(origin)
-                why = f"after:{events[before]}:{ids[before]}"
+                why = f"after:{name(events.item(origin))}:{ids[own.item(origin)]}"
+            elif source == 0:
+                why = "popular"
             else:
-                why = f"own:{events[index]}" if source else "popular"
+                why = f"own:{name(events.item(own.tolist().index(index)))}"
             if primary >= 0 and clusters.item(index) != primary:
                 why = f"outside|{why}"
             choices.append(LoggedChoice(ids[index], min(propensity, 1.0), score, why))
@@ -165,7 +168,7 @@ class ListMaker:
         world: World,
         compiled: CompiledPlacement,
         asked: PlacementRequest,
-        visitor: tuple[float, NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]],
+        visitor: tuple[float, _Own, NDArray[np.int32], NDArray[np.int32]],
         steps: list[Step],
     ) -> Listing:
         t, own, bought, capped = visitor
@@ -181,7 +184,7 @@ class ListMaker:
         switches = compiled.switches[asked.candidates is not None]
         self._tick += _TICKS
         count = find_candidates(
-            own,
+            own[0],
             STEPS_BACK,
             world.covisitation.followers,
             world.covisitation.weights,
@@ -269,12 +272,6 @@ def _primary_cluster(world: World, profile: Profile) -> int:
     """Return the catalogue's cluster of the visitor's primary interest, -1 for none."""
     interest = primary_interest(world, profile)
     return -1 if interest is None else world.catalogue.clusters.get(interest, -1)
-
-
-def _events_by_item(world: World, state: State) -> dict[int, str]:
-    """Return the event that touched each of the visitor's own items last, by item index."""
-    items, events = own_items(state)
-    return dict(zip(items.tolist(), map(world.vocabulary.name, events.tolist()), strict=True))
 
 
 def _indices(world: World, keys: Any) -> NDArray[np.int32]:  # noqa: ANN401

@@ -285,10 +285,10 @@ def recents(state: State) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
 
 
 def own_items(state: State) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Return the visitor's own items, oldest first, and the code of the event that touched each last."""
-    size = int(state[OWN])
+    """Return the visitor's own items, newest first, and the code of the event that touched each last."""
+    size = int(state.item(OWN))
     own = state[_OWN : _KEYS - 1].view(np.int32)
-    return own[:size], own[_RING : _RING + size]
+    return own[:size][::-1], own[_RING : _RING + size][::-1]
 
 
 def counted(state: State) -> NDArray[np.int32]:
@@ -317,7 +317,7 @@ def merged(older: State, newer: State) -> State:
         state[slot] += newer[slot]
     _merge_recents(state, newer)
     items, events = own_items(newer)
-    for item, event in zip(items.tolist(), events.tolist(), strict=True):
+    for item, event in zip(items[::-1].tolist(), events[::-1].tolist(), strict=True):
         _touch(state, item, event)
     for position in range(len(counted(newer))):
         while _merge_counter(state, newer, position) < 0:

@@ -26,7 +26,11 @@ def offset_of(secret: bytes, text: str) -> int | None:
 def _base36(number: int) -> str:
     digits = ""
     while True:
-        number, digit = divmod(number, 36)
-        digits = _DIGITS[digit] + digits
+        number, rest = divmod(number, _SQUARE)
+        digits = _PAIRS[rest] + digits
         if number == 0:
-            return digits
+            return digits.lstrip("0") or "0"
+
+
+_SQUARE = len(_DIGITS) ** 2
+_PAIRS = tuple(high + low for high in _DIGITS for low in _DIGITS)  # Two digits at a time: half the steps.

@@ -3,7 +3,7 @@
 Floors mix in, then caps clip. Both are part of the logged propensity; the draw reads nothing else.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -46,7 +46,7 @@ def with_floors_and_caps(
     return mixed
 
 
-def draw(probabilities: NDArray[np.float64], uniform: float) -> int:
+def draw(probabilities: Sequence[float], uniform: float) -> int:
     """Return the arm that `uniform`, in [0, 1), falls on: the inverse distribution function.
 
     An arm of probability 0 is never returned; what rounding leaves over at the end falls on the
@@ -55,15 +55,21 @@ def draw(probabilities: NDArray[np.float64], uniform: float) -> int:
     Raises:
         InvalidInputError: `uniform` is outside [0, 1), or no arm has a probability.
 
-    >>> [draw(np.array([0.0, 0.5, 0.5, 0.0]), uniform) for uniform in (0.0, 0.5, 1.0 - 2.0**-53)]
+    >>> [draw([0.0, 0.5, 0.5, 0.0], uniform) for uniform in (0.0, 0.5, 1.0 - 2.0**-53)]
     [1, 2, 2]
     """
     if not 0.0 <= uniform < 1.0:
         raise InvalidInputError(Fault("uniform", "must be in [0, 1)", uniform))
-    arm = int(_draw(np.ascontiguousarray(probabilities, np.float64), uniform))
-    if arm < 0:
+    below, last = 0.0, -1
+    for arm, probability in enumerate(probabilities):
+        if probability > 0.0:
+            below += probability
+            last = arm
+            if uniform < below:
+                return arm
+    if last < 0:
         raise InvalidInputError(Fault("probabilities", "must hold a positive one", probabilities))
-    return arm
+    return last
 
 
 def _faults(probabilities: NDArray[np.float64], floor: float, caps: NDArray[np.float64]) -> list[Fault]:
@@ -93,20 +99,6 @@ def _compiled(signature: Any) -> Callable[[_Function], _Function]:  # noqa: ANN4
     """Compile for one signature, now or from the cache on disk: never within a request."""
     decorator: Callable[[_Function], _Function] = njit(signature, cache=True, nogil=True, error_model="numpy")
     return decorator
-
-
-@_compiled(types.int64(_read_vector, _real))
-def _draw(probabilities: _Vector, uniform: float) -> int:
-    """Return the arm drawn, or -1 where none has a probability."""
-    last = -1
-    below = 0.0
-    for arm in range(len(probabilities)):
-        if probabilities[arm] > 0.0:
-            last = arm
-            below += probabilities[arm]
-            if uniform < below:
-                break
-    return last
 
 
 @_compiled(types.boolean(_read_vector, _real, _read_vector))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tailorbird.features.view import session_at
-from tailorbird.limits import IMPRESSIONS_MAX, OPEN_DECISIONS_MAX
+from tailorbird.limits import IMPRESSIONS_MAX, OPEN_DECISIONS_MAX, RECENT_DECISIONS_MAX
 from tailorbird.live.decision_ids import offset_of
 from tailorbird.live.profiles import by_identifier, holdout_position
 from tailorbird.live.world import ALL_PLACEMENTS, ArmsMoments, World
@@ -39,12 +39,14 @@ class Attribution:
         self._world = world
         self._secret = secret
         self._find_decision = find_decision
+        self._recent: dict[str, LoggedDecision] = {}
+        self._less_recent: dict[str, LoggedDecision] = {}
         self._values: dict[str, Expression | None] = {}
         self._version = -1
 
     def decision_made(self, key: str, decision: LoggedDecision, profile: Profile | None) -> None:
         """Count a decision, and open it for what may become of it."""
-        self._world.marks.keep(key, _mark_of(decision))
+        self._remember(key, decision)
         if decision.is_learned and decision.arm is not None:
             decided(self._policy(decision.placement), decision.arm)
         if profile is None:
@@ -197,12 +199,21 @@ class Attribution:
 
     # --- marks --------------------------------------------------------------------------------------
 
+    def _remember(self, key: str, decision: LoggedDecision) -> None:
+        """Keep a decision at hand, for most reports come soon; its mark is made when one does."""
+        if len(self._recent) >= RECENT_DECISIONS_MAX // 2:
+            # Two halves: taking the oldest out of one dictionary each time walks what was taken before.
+            self._recent, self._less_recent = {}, self._recent
+        self._recent[key] = decision
+
     def _read(self, key: str) -> Mark | None:
         mark = self._world.marks.get(key)
         if mark is not None:
             return mark
-        offset = offset_of(self._secret, key)
-        decision = None if offset is None else self._find_decision(offset)
+        decision = self._recent.get(key) or self._less_recent.get(key)
+        if decision is None:
+            offset = offset_of(self._secret, key)
+            decision = None if offset is None else self._find_decision(offset)
         if decision is None:
             return None
         mark = _mark_of(decision)

@@ -472,6 +472,7 @@ class _Segment:
         self._offsets = array("Q")
         self._positions = array("Q")
         self._index_lock = threading.Lock()
+        self._noted = -BLOCK_BYTES  # The position last looked at: a point or near one.
 
     @classmethod
     def create(cls, path: Path, base: int) -> "_Segment":
@@ -579,6 +580,9 @@ class _Segment:
 
     def _note(self, offset: int, position: int) -> None:
         """Add a point to the index unless another is near."""
+        if 0 <= position - self._noted < BLOCK_BYTES // 2:
+            return
+        self._noted = position
         with self._index_lock:
             index = bisect_left(self._positions, position)
             near = self._positions[max(index - 1, 0) : index + 1]
@@ -728,6 +732,8 @@ def _base_of(segment: _Segment) -> int:
 def _write_all(fd: int, data: bytes, position: int) -> None:
     """Write `data` at `position`, however many writes the kernel makes of it."""
     written = os.pwrite(fd, data, position)
+    if written == len(data):
+        return
     view = memoryview(data)
     while written < len(data):
         count = os.pwrite(fd, view[written:], position + written)
