@@ -18,6 +18,7 @@ from tailorbird.decide.visitor import Request
 from tailorbird.live.decision_ids import decision_id, offset_of
 from tailorbird.live.profiles import by_identifier
 from tailorbird.live.world import TABLES, World
+from tailorbird.process.attribution import mark_of
 from tailorbird.process.worker import Fold
 from tailorbird.schema.decision import LoggedDecision, PlacementRequest, VisitorRef
 from tailorbird.schema.events import LoggedEvent
@@ -132,9 +133,9 @@ class House:
 
     def mark(self, key: str) -> Mark:
         """Return the account of a decision; there must be one."""
-        found = self.world.marks.get(key)
-        assert found is not None, f"decision {key} has no account"
-        return found
+        decision = self.find(key)
+        assert decision is not None, f"there is no decision {key}"
+        return self.world.marks.get(key) or mark_of(decision)
 
     def count(self, name: str) -> int:
         """Return one of the fold's counts."""

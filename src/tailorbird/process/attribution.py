@@ -216,7 +216,7 @@ class Attribution:
             decision = None if offset is None else self._find_decision(offset)
         if decision is None:
             return None
-        mark = _mark_of(decision)
+        mark = mark_of(decision)
         self._world.marks.keep(key, mark)
         return mark
 
@@ -278,7 +278,8 @@ def _is_open(mark: Mark, goal: Goal, t: float) -> bool:
     return mark.rewarded_at is None and mark.t <= t <= mark.t + goal.window_seconds
 
 
-def _mark_of(decision: LoggedDecision) -> Mark:
+def mark_of(decision: LoggedDecision) -> Mark:
+    """Return the account of a decision of which nothing is reported yet."""
     return Mark(
         placement=decision.placement,
         arm=decision.arm,
