@@ -22,7 +22,7 @@ from tests.serving import free_port
 from benchmarks.load import LoadError, closed_loop, post
 from benchmarks.machine import cores, pinned
 from tailorbird.app.exchange import Exchange, Response
-from tailorbird.app.http import HotProtocol
+from tailorbird.app.http import HotProtocol, hot_protocol, uvicorn_config
 
 START_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 10.0
@@ -64,20 +64,11 @@ def echo(kind: str, path: str, answer: bytes, folder: Path) -> Iterator[Echo]:
 
 def serve(kind: str, port: int, path: str, answer: bytes) -> None:
     """Serve until terminated."""
-    protocol: Any = _hot_protocol(path, answer) if kind == "hot" else "httptools"
-    uvicorn.run(
-        _application(answer),
-        host="127.0.0.1",
-        port=port,
-        http=protocol,
-        loop="uvloop",
-        lifespan="off",
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        log_level="warning",
-        ws="none",
+    protocol = _hot_protocol(path, answer) if kind == "hot" else "httptools"
+    settings = uvicorn_config(
+        _application(answer), protocol, host="127.0.0.1", port=port, log_level="warning"
     )
+    uvicorn.Server(settings).run()
 
 
 def _application(answer: bytes) -> Any:
@@ -109,8 +100,7 @@ def _hot_protocol(path: str, answer: bytes) -> type[HotProtocol]:
         decode(exchange.body)
         return Response(200, encode(content))
 
-    doors = {path.encode(): door}
-    return type("Protocol", (HotProtocol,), {"find_door": staticmethod(doors.get)})
+    return hot_protocol({path.encode(): door})
 
 
 def _wait(port: int, path: str) -> None:

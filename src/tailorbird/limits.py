@@ -19,6 +19,7 @@ DEDUPLICATION_DAYS: Final = 2  # Days kept, the present one included: at least 2
 BODY_BYTES_MAX: Final = 8 * 1024 * 1024  # 1,000 items of 8 KiB, the largest legitimate request.
 HEADER_BYTES_MAX: Final = 64 * 1024  # What nginx and uvicorn allow together; cookies are the bulk.
 REQUEST_SECONDS_MAX: Final = 30.0  # A request must have arrived whole by then: slow clients hold a place.
+KEEP_ALIVE_SECONDS: Final = 75  # Without a request; longer than usual proxies', so that they hang up first.
 CONNECTIONS_MAX: Final = 10_000  # File descriptors of a usual process, less what the stores need.
 PLACEMENTS_PER_REQUEST_MAX: Final = 50  # The busiest real page has some twenty.
 COUNT_MAX: Final = 200  # Items in one list; more is a catalogue page, not a recommendation.

@@ -24,7 +24,7 @@ from tailorbird.limits import BODY_BYTES_MAX
 
 
 def exchange(body: bytes = b"", query: bytes = b"", **headers: str) -> Exchange:
-    named = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    named = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
     return Exchange("POST", "/v1/batch", query, named, body)
 
 

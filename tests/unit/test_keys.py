@@ -14,9 +14,8 @@ KEYS = Keys(SECRET, "wk_1", key_hash(SECRET, "sk_1"), key_hash(SECRET, "ak_1"))
 
 
 def carrying(key: str | None) -> Exchange:
-    return Exchange(
-        "POST", "/", b"", [] if key is None else [(b"authorization", f"Bearer {key}".encode())], b""
-    )
+    headers = {} if key is None else {b"authorization": f"Bearer {key}".encode()}
+    return Exchange("POST", "/", b"", headers, b"")
 
 
 @pytest.mark.parametrize(
@@ -43,7 +42,7 @@ def test_a_key_has_its_role(key, role):
 
 def test_without_a_key_one_is_nobody():
     assert Gate(KEYS).role(carrying(None)) is Role.NOBODY
-    broken = Exchange("GET", "/", b"", [(b"authorization", b"Basic ???")], b"")
+    broken = Exchange("GET", "/", b"", {b"authorization": b"Basic ???"}, b"")
     assert Gate(KEYS).role(broken) is Role.NOBODY
 
 

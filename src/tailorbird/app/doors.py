@@ -28,6 +28,7 @@ from tailorbird.app.metrics import Metrics
 from tailorbird.clock import parse_time
 from tailorbird.collect.collector import PATH_TYPES, Collected, Collector
 from tailorbird.collect.validate import check_shape, parse_fault
+from tailorbird.decide.decider import Answers
 from tailorbird.decide.visitor import Request
 from tailorbird.deliver.api import DecideBody, parse_decide, render_answers, time_of
 from tailorbird.deliver.openfeature import (
@@ -173,7 +174,7 @@ class Doors:
 
     # --- decisions ----------------------------------------------------------------------------------
 
-    def decide(self, exchange: Exchange) -> Response:
+    def decide(self, exchange: Exchange) -> Response | WhenDurable:
         """Answer `POST /v1/decide`."""
         role = self.gate.require(exchange, Role.WRITE)
         body = _small(exchange.body)
@@ -183,23 +184,20 @@ class Doors:
             raise InvalidInputError(parse_fault(error, body)) from error
         if asked.context:
             _check_context(body, asked.context)
-        return self._decide(exchange, asked, role)
-
-    def _decide(self, exchange: Exchange, asked: DecideBody, role: Role) -> Response:
-        is_trusted = role >= Role.SERVER
-        request = Request(
-            asked.visitor,
-            asked.placements,
-            asked.context,
-            time_of(asked.at, is_trusted=is_trusted),
-            asked.deadline_ms,
+        request = _request(exchange, asked, role)
+        answers, written = self.engine.decide(request)
+        response = self._render(answers, asked, role)
+        if written is None:
+            return response
+        return WhenDurable(
+            written, response, lambda: self._render(self.engine.decider.decide(request), asked, role)
         )
-        request.gpc = exchange.has_gpc
-        answers = self.engine.decider.decide(request)
+
+    def _render(self, answers: Answers, asked: DecideBody, role: Role) -> Response:
         self.served["decisions"] += len(answers.answers)
         self.metrics.decide_seconds.observe(answers.took_ms / 1000.0)
         because = self.engine.decider.because if asked.explain else None
-        return Response(200, render_answers(answers, is_trusted=is_trusted, because=because))
+        return Response(200, render_answers(answers, is_trusted=role >= Role.SERVER, because=because))
 
     def decide_by_query(self, exchange: Exchange) -> Response:
         """Answer `GET /v1/decide`, as JSON or as HTML."""
@@ -217,13 +215,11 @@ class Doors:
         )
         wanted = query.get("format", "json")
         if wanted == "json":
-            return _uncached(self._decide(exchange, asked, role))
+            answers = self.engine.decider.decide(_request(exchange, asked, role))
+            return _uncached(self._render(answers, asked, role))
         if wanted != "html":
             raise InvalidInputError(Fault("format", "json or html", wanted))
-        at = time_of(asked.at, is_trusted=role >= Role.SERVER)
-        request = Request(visitor, asked.placements, {}, at)
-        request.gpc = exchange.has_gpc
-        answer = self.engine.decider.decide(request).answers[0]
+        answer = self.engine.decider.decide(_request(exchange, asked, role)).answers[0]
         self.served["decisions"] += 1
         if answer.decision is None:
             raise NotFoundError(f"no placement is called {key[:100]!r}")
@@ -534,6 +530,13 @@ def _count(text: str | None) -> int | None:
     ):
         raise InvalidInputError(Fault("count", f"a whole number from 1 to {COUNT_MAX}", text))
     return int(text)
+
+
+def _request(exchange: Exchange, asked: DecideBody, role: Role) -> Request:
+    at = time_of(asked.at, is_trusted=role >= Role.SERVER)
+    request = Request(asked.visitor, asked.placements, asked.context, at, asked.deadline_ms)
+    request.gpc = exchange.has_gpc
+    return request
 
 
 def _uncached(response: Response) -> Response:

@@ -16,12 +16,14 @@ import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from tailorbird.clock import Clock
 from tailorbird.collect.collector import Accepted, Reject
-from tailorbird.decide.decider import Decider, Journal, Settings
+from tailorbird.decide.decider import Answers, Decider, Journal, Settings
+from tailorbird.decide.visitor import Request
 from tailorbird.errors import CorruptLogError, OverloadedError, StorageError
 from tailorbird.limits import (
     CHECKPOINT_SECONDS,
@@ -85,7 +87,11 @@ class Engine:
         self._is_checkpointing = False
         self._rejected_bytes = 0
         self._writes = 0
-        self._unfolded: dict[bytes, tuple[int, Accepted]] = {}
+        # By an event's hashed message id, or by a decision's id.
+        self._unfolded: dict[Any, tuple[int, Accepted | LoggedDecision]] = {}
+        self._is_deferring = False
+        self._deciding: set[str | None] = set()
+        self._written: asyncio.Future[None] | None = None
         self._turn: asyncio.Future[None] | None = None
         self._turn_failure: StorageError | None = None
         self._acknowledging: set[asyncio.Task[None]] = set()
@@ -172,18 +178,20 @@ class Engine:
         if self._turn is None:
             loop = asyncio.get_running_loop()
             self._turn = loop.create_future()
-            loop.call_soon(self._end_turn)
+            if self._written is None:
+                loop.call_soon(self._end_turn)
         return self._turn
 
     def _end_turn(self) -> None:
-        """Write and fold the turn's events, and settle its future when they are durable."""
+        """Write and fold what the turn brought, and settle its future when its events are durable."""
         turn, self._turn = self._turn, None
-        assert turn is not None, "a turn ends once"
         try:
             self._settle()
         except StorageError as error:
             self._turn_failure = error
         failure, self._turn_failure = self._turn_failure, None
+        if turn is None:
+            return
         if failure is not None:
             turn.set_exception(failure)
             return
@@ -210,18 +218,29 @@ class Engine:
         """
         if not self._unfolded:
             return
-        unfolded, self._unfolded = self._unfolded, {}
+        written, self._written = self._written, None
         try:
-            self.log.flush()
+            self._write_and_fold()
         except StorageError as error:
             self._turn_failure = error
+            if written is not None:
+                written.set_exception(error)
             raise
+        if written is not None:
+            written.set_result(None)
+
+    def _write_and_fold(self) -> None:
+        unfolded, self._unfolded = self._unfolded, {}
+        self._deciding.clear()
+        self.log.flush()
         try:
             for key, (offset, entry) in unfolded.items():
-                self.fold.apply_event(offset, entry.logged, entry.event, key)
+                if isinstance(entry, Accepted):
+                    self.fold.apply_event(offset, entry.logged, entry.event, key)
+                else:
+                    self.fold.apply_decision(offset, entry, key)
         except Exception as error:
-            self._turn_failure = self._fold_failed(error)
-            raise self._turn_failure from error
+            raise self._fold_failed(error) from error
 
     def _fold_failed(self, error: Exception) -> StorageError:
         """Stop writing, for the world is no longer the fold of the log; return what to tell who waits."""
@@ -243,18 +262,39 @@ class Engine:
             self.failure = str(error)
             raise
 
-    def record_decisions(self, decisions: list[LoggedDecision]) -> list[str]:
-        """Log and fold the decisions of one request; return their ids."""
-        self._check_writable()
-        self._settle()
-        offsets = [self.log.append(_DECISION_KIND, _encoder.encode(decision)) for decision in decisions]
-        self.log.flush()
-        keys = [decision_id(self.options.secret, offset) for offset in offsets]
+    def decide(self, request: Request) -> "tuple[Answers, asyncio.Future[None] | None]":
+        """Decide, and write and fold what was decided with all else that comes within this turn.
+
+        The future says when that is done; None where nothing was decided anew. Where it raises
+        StorageError nothing was kept: `decider.decide` then gives the answer of a full disk.
+        """
+        visitor = request.visitor
+        ids = {visitor.anonymous_id, visitor.user_id} - {None}
+        if not ids.isdisjoint(self._deciding):
+            self._settle()  # Who asks twice in one turn is met as having asked once.
+        self._is_deferring = True
         try:
-            for offset, decision, key in zip(offsets, decisions, keys, strict=True):
-                self.fold.apply_decision(offset, decision, key)
-        except Exception as error:
-            raise self._fold_failed(error) from error
+            answers = self.decider.decide(request)
+        finally:
+            self._is_deferring = False
+        self._deciding |= ids
+        return answers, self._written
+
+    def record_decisions(self, decisions: list[LoggedDecision]) -> list[str]:
+        """Log the decisions of one request and return their ids; in `decide` the turn's end folds them."""
+        self._check_writable()
+        if not self._is_deferring:
+            self._settle()
+        offsets = [self.log.append(_DECISION_KIND, _encoder.encode(decision)) for decision in decisions]
+        keys = [decision_id(self.options.secret, offset) for offset in offsets]
+        self._unfolded |= zip(keys, zip(offsets, decisions, strict=True), strict=True)
+        if not self._is_deferring:
+            self._settle()
+        elif self._written is None:
+            loop = asyncio.get_running_loop()
+            self._written = loop.create_future()
+            if self._turn is None:
+                loop.call_soon(self._end_turn)
         return keys
 
     def write(self, record: LogRecord) -> int:

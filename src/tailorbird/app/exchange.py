@@ -7,8 +7,10 @@ comfortable routing of the others both call doors, so a door does not know how i
 import asyncio
 import base64
 import binascii
+import functools
 import zlib
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
@@ -24,7 +26,10 @@ from tailorbird.errors import (
 )
 from tailorbird.limits import BODY_BYTES_MAX
 
-Headers = list[tuple[bytes, bytes]]
+Headers = dict[bytes, bytes]
+"""The first value of each name."""
+Spelling = Mapping[bytes, bytes]
+"""How names of headers are written, by lower-case name; those that are not in it are in lower case."""
 
 JSON = b"application/json"
 PROBLEM = b"application/problem+json"
@@ -33,6 +38,7 @@ TEXT = b"text/plain; charset=utf-8"
 
 _SHOWN_MAX = 1e15  # Longer numbers are shortened like text.
 _GZIP_MAGIC = b"\x1f\x8b"
+_PACKED = frozenset((b"gzip", b"deflate"))
 
 
 class Response(NamedTuple):
@@ -53,12 +59,16 @@ class WhenDurable(NamedTuple):
 
     durable: "asyncio.Future[None]"
     response: Response
+    otherwise: "Callable[[], Response] | None" = None
+    """What to answer where it is not safe; None to say why."""
 
     def settled(self) -> Response:
-        """Return the answer, once the future is done: the response, or why it is not safe."""
+        """Return the answer, once the future is done: the response, or what there is to say without."""
         error = self.durable.exception()
         if error is None:
             return self.response
+        if self.otherwise is not None and isinstance(error, StorageError):
+            return self.otherwise()
         if isinstance(error, TailorbirdError):
             return problem(error)
         raise error
@@ -68,43 +78,25 @@ Answer = Response | WhenDurable | Awaitable[Response]
 """What a door gives back."""
 
 
-class Exchange:
-    """A request, read lazily: most doors need two of its headers."""
+class Exchange(msgspec.Struct, eq=False, gc=False):
+    """A request, read lazily: most doors need two of its headers.
 
-    __slots__ = (
-        "_body",
-        "_is_packed",
-        "_query",
-        "headers",
-        "method",
-        "params",
-        "path",
-        "query_string",
-    )
+    A struct, for it is made for every request: that takes a third of the time of a class's.
+    """
 
-    def __init__(
-        self,
-        method: str,
-        path: str,
-        query_string: bytes,
-        headers: Headers,
-        body: bytes,
-    ) -> None:
-        self.method = method
-        self.path = path
-        self.query_string = query_string
-        self.headers = headers
-        self.params: dict[str, str] = {}
-        self._body = body
-        self._is_packed: bool | None = None
-        self._query: dict[str, str] | None = None
+    method: str
+    path: str
+    query_string: bytes
+    headers: Headers
+    _body: bytes
+    spelling: Spelling = MappingProxyType({})
+    params: dict[str, str] = {}
+    _is_packed: bool | None = None
+    _query: dict[str, str] | None = None
 
     def header(self, name: bytes) -> bytes | None:
         """Return the first header of this lower-case name."""
-        for key, value in self.headers:
-            if key == name:
-                return value
-        return None
+        return self.headers.get(self.spelling.get(name, name))
 
     def text_header(self, name: bytes) -> str | None:
         """Return a header as text."""
@@ -131,8 +123,8 @@ class Exchange:
             InvalidInputError: It is no whole gzip, or larger than `BODY_BYTES_MAX` when unpacked.
         """
         if self._is_packed is None:
-            encoding = self.header(b"content-encoding")
-            self._is_packed = self._body[:2] == _GZIP_MAGIC or encoding in (b"gzip", b"deflate")
+            is_gzip = self._body.startswith(_GZIP_MAGIC)
+            self._is_packed = is_gzip or self.header(b"content-encoding") in _PACKED
         if self._is_packed:
             self._body = _unpacked(self._body)
             self._is_packed = False
@@ -147,10 +139,7 @@ class Exchange:
         """Return the key of the request: Basic user, Bearer, `X-Write-Key`, `X-API-Key` or query."""
         authorization = self.header(b"authorization")
         if authorization is not None:
-            scheme, _, value = authorization.partition(b" ")
-            if scheme.lower() == b"basic":
-                return _basic_user(value.strip())
-            return value.strip().decode("latin-1")
+            return _key_in(authorization)
         for name in (b"x-write-key", b"x-api-key"):
             found = self.text_header(name)
             if found:
@@ -195,6 +184,15 @@ def _short(value: Any) -> Any:  # noqa: ANN401
         if value is None or (isinstance(value, bool | int | float) and abs(value) < _SHOWN_MAX)
         else shorten(value)
     )
+
+
+@functools.lru_cache(maxsize=64)
+def _key_in(authorization: bytes) -> str | None:
+    """Return the key in an `Authorization` header. A few clients send the same one again and again."""
+    scheme, _, value = authorization.partition(b" ")
+    if scheme.lower() == b"basic":
+        return _basic_user(value.strip())
+    return value.strip().decode("latin-1")
 
 
 def _basic_user(value: bytes) -> str | None:

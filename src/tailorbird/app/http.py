@@ -1,213 +1,544 @@
-"""The thin way in for hot doors: uvicorn's own HTTP protocol, answered without the ASGI machinery.
+"""The thin way in: a protocol of our own for the one kind of request that comes all the time.
 
-uvicorn parses, keeps connections alive, applies back-pressure and shuts down gracefully; ASGI's task,
-scope and message dictionaries then cost two thirds of a small request (see docs/adr/0003). For a `POST`
-to a hot door this protocol collects the body and calls the door at once. Everything else, pipelined
-and unusual requests included, goes uvicorn's normal way and reaches the same doors through Starlette.
+Nearly every request is an event or a question: a `POST` to a hot door in HTTP/1.1, with its head in one
+piece and a `Content-Length`. For these `HotProtocol` does what is needed and no more. httptools parses
+the bytes and collects the headers by callbacks that run in C; the door is called with what it found, and
+the answer goes out in one write. ASGI's task, scope and messages, and a call into Python for each header,
+cost four times as much (see docs/adr/0003).
+
+Everything else goes to uvicorn's own protocol, `_Guest`, from its first byte on, and reaches the same
+doors through Starlette: other paths and methods, HTTP/1.0, chunked bodies, `Expect`, heads that come in
+pieces, bodies that are too large, and whatever is malformed. So the odd corners of HTTP and its refusals
+have one place, which is not ours. The guest gives the connection back when it has answered.
+
+Where a message ends is the parser's business alone. It is told to fail at the beginning of a second one,
+and what is behind the first is then what follows the head and body that it has reported.
 """
 
 import asyncio
+import functools
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http import HTTPStatus
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import Any, ClassVar, NamedTuple, cast
 
+import uvicorn
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
-from tailorbird.app.exchange import Answer, Exchange, Response, WhenDurable, problem
-from tailorbird.errors import Fault, InvalidInputError
-from tailorbird.limits import BODY_BYTES_MAX, HEADER_BYTES_MAX
+from tailorbird.app.exchange import JSON, Answer, Exchange, Headers, Response, Spelling, WhenDurable
+from tailorbird.limits import BODY_BYTES_MAX, HEADER_BYTES_MAX, REQUEST_SECONDS_MAX
 
 Door = Callable[[Exchange], Answer]
-FindDoor = Callable[[bytes], Door | None]
+Pairs = tuple[tuple[bytes, bytes], ...]
 
+_LINE_END, _HEAD_END = b"\r\n", b"\r\n\r\n"
+_VERSION = b" HTTP/1.1"
+_OK = HTTPStatus.OK.value
+_LENGTH_DIGITS_MAX = len(str(BODY_BYTES_MAX))
+_SPELLINGS_MAX = 128  # Each may take as much memory as a head; clients have a few.
+_BEGINNING_AND_END = (None, None)
+_TOO_LONG = f"Headers may have at most {HEADER_BYTES_MAX} bytes."
 _UPGRADE = re.compile(rb"(\r\n)upgrade:", re.IGNORECASE)
-_STATUS_LINES = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
-}
 
 
-def cors_headers(origin: bytes | None) -> bytes:
-    """Return the header lines that let a page of any origin read an answer."""
-    if origin is None:
-        return b""
+def hot_protocol(doors: Mapping[bytes, Door]) -> "type[HotProtocol]":
+    """Return the protocol of a server whose hot doors are these, by path."""
+
+    class Protocol(HotProtocol):
+        targets: ClassVar = {
+            b"POST %b%b" % (path, _VERSION): _Target(door, path.decode("latin-1"))
+            for path, door in doors.items()
+        }
+        promised: ClassVar = {}
+
+    return Protocol
+
+
+def uvicorn_config(
+    application: Any,  # noqa: ANN401 (any of ASGI's forms, as uvicorn has it)
+    protocol: type[asyncio.Protocol] | str,
+    **options: Any,  # noqa: ANN401 (uvicorn's own)
+) -> uvicorn.Config:
+    """Return uvicorn's settings for a server that adds nothing to what the doors answer."""
+    return uvicorn.Config(
+        application,
+        http=cast("Any", protocol),
+        loop="uvloop",
+        lifespan="off",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        ws="none",
+        **options,
+    )
+
+
+def hang_up_on_the_late(connections: Iterable[Any], now: float) -> None:
+    """Close connections whose request does not arrive, or that rest for long: they hold a place.
+
+    What one of them has not taken of its last answer by then is dropped: it may never take it.
+    """
+    for connection in list(connections):
+        if connection.is_late(now):
+            connection.transport.abort()
+
+
+def cors_headers(origin: bytes) -> Pairs:
+    """Return the headers that let a page of any origin read an answer."""
     return (
-        b"access-control-allow-origin: " + origin + b"\r\nvary: Origin\r\n"
-        b"access-control-allow-credentials: true\r\n"
-        b"access-control-expose-headers: ETag, Retry-After\r\n"
+        (b"access-control-allow-origin", origin),
+        (b"vary", b"Origin"),
+        (b"access-control-allow-credentials", b"true"),
+        (b"access-control-expose-headers", b"ETag, Retry-After"),
     )
 
 
-class _HotCycle:
-    """A request on its way through a hot door, in the shape that the base protocol expects of one."""
+class _Target(NamedTuple):
+    """Where a request line leads."""
 
-    __slots__ = (
-        "body",
-        "body_bytes",
-        "disconnected",
-        "door",
-        "keep_alive",
-        "message_event",
-        "response_complete",
-    )
-
-    def __init__(self, door: Door, *, keep_alive: bool) -> None:
-        self.door = door
-        self.keep_alive = keep_alive
-        self.body: list[bytes] = []
-        self.body_bytes = 0
-        self.disconnected = False
-        self.response_complete = False
-        self.message_event = _NOTHING_WAITS
+    door: Door
+    path: str
+    query: bytes = b""
 
 
-class _NothingWaits:
-    def set(self) -> None:
-        """Wake nobody: no task waits for a hot request's body."""
+class HotProtocol(asyncio.Protocol):
+    """A connection: its hot requests are answered here, the others lent to a guest.
 
+    Requests are answered in order. Those that come behind one which waits for its answer wait unread.
+    """
 
-_NOTHING_WAITS = _NothingWaits()
+    targets: ClassVar[dict[bytes, _Target]]
+    """Where the request lines of hot doors lead, when they have no query."""
 
+    promised: ClassVar["dict[asyncio.Future[None], list[tuple[HotProtocol, WhenDurable]]]"]
+    """Who waits for what: most requests of a turn wait for one future, and share its callback."""
 
-class HotProtocol(HttpToolsProtocol):
-    """uvicorn's protocol with a short cut for hot doors."""
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self.config = config
+        self.server_state = server_state
+        self._connections: set[Any] = server_state.connections
+        self.app_state = app_state
+        self.loop = _loop or asyncio.get_running_loop()
+        self.transport: asyncio.Transport
+        self.guest: _Guest | None = None
+        self.started: float | None = None
+        """When the request at hand began to arrive, None between requests."""
+        self._rests_since = 0.0
+        # What the parser tells of the request at hand.
+        self._due: list[None] = []  # An entry each for its beginning and its end, until they are seen.
+        self._written: Headers = {}  # Its headers, by name as they are written.
+        self._body: list[bytes] = []
+        self._has_head = False
+        self._keeps_alive = True
+        self._parser = self._new_parser()
+        # A request whose body is not all there.
+        self._arriving: tuple[_Target, Spelling] | None = None
+        self._left = 0  # Bytes of the body that are still to come.
+        # A request that is answered.
+        self._origin: bytes | None = None
+        self._is_busy = False  # One waits for its answer, or was the last.
+        self._is_full = False  # The client does not take its answers.
+        self._held = b""  # Requests that wait for one of these to end; reading is paused while there are any.
 
-    find_door: FindDoor
-    """Which door a path leads to, None for the others; set by the server on a subclass."""
+    # --- what the transport and uvicorn call --------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin a connection."""
-        super().connection_made(cast("asyncio.Transport", transport))
-        self.hot: _HotCycle | None = None
-        self.header_bytes = 0
-        self.is_in_body = False
-        self.started: float | None = self.loop.time()
-        """When the request at hand began to arrive; None between requests. Read by the sweeper."""
+        """Begin a connection; uvicorn refuses those that are too many."""
+        self.transport = cast("asyncio.Transport", transport)
+        self.started = self.loop.time()
+        self._connections.add(self)
+        limit = self.config.limit_concurrency
+        if limit is not None and len(self._connections) >= limit:
+            self._lend(b"")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the connection."""
+        self._connections.discard(self)
+        if self.guest is None:
+            self.let_go()
+        else:
+            self.guest.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take in bytes. An offer to upgrade is passed over, as RFC 9110 section 7.8 allows.
+        """Take in bytes: of a body that is arriving, of requests, or both."""
+        if self._left:
+            data = self._take_body(data)
+        elif self._held:
+            data = self._held + data
+        self._read(data)
 
-        Java's client offers h2c with every plain request; the parser would take the body for the new
-        protocol and lose it. The header's name is changed for another of the same length.
+    def pause_writing(self) -> None:
+        """Take no further request: the client does not take its answers."""
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        """Go on: the client has taken its answers."""
+        self._is_full = False
+        self._go_on()
+
+    def shutdown(self) -> None:
+        """Close at once, or after the answer that is under way."""
+        if self._is_busy or self._left:
+            self._keeps_alive = False
+        else:
+            self.transport.close()
+
+    def is_late(self, now: float) -> bool:
+        """Return whether a request has been arriving, or the connection resting, for too long."""
+        if self.started is not None:
+            return now - self.started > REQUEST_SECONDS_MAX
+        if self._is_busy and not self.transport.is_closing():
+            return False
+        return now - self._rests_since > self.config.timeout_keep_alive
+
+    # --- what the guest calls -----------------------------------------------------------------------
+
+    def take_back(self) -> None:
+        """Have the connection again after the guest, between two requests."""
+        self._connections.add(self)
+        self.started = None
+        self._rests_since = self.loop.time()
+        self.transport.set_protocol(self)
+
+    def let_go(self) -> None:
+        """Let go of parser and guest, at the end; they refer to this object.
+
+        Cycles stay in memory: see `_collect_garbage` in `server.py`.
         """
-        if not self.is_in_body and b"pgrade" in data:
-            head, end, body = data.partition(b"\r\n\r\n")
-            data = _UPGRADE.sub(rb"\1x-asked:", head) + end + body
+        del self._parser
+        self.guest = None
+
+    # --- requests -----------------------------------------------------------------------------------
+
+    def _read(self, data: bytes) -> None:
+        """Answer the requests in `data`, which begins where one does, while nothing stands in the way."""
+        while data and not self._is_busy and not self._is_full:
+            line = data[: data.find(_LINE_END)]
+            target = self.targets.get(line) or self._target_with_query(line)
+            rest = None if target is None else self._take(data, target)
+            if rest is None:
+                self._lend(data)
+                return
+            data = rest
+        if data:
+            self._hold(data)
+
+    def _target_with_query(self, line: bytes) -> _Target | None:
+        before, _, after = line.partition(b"?")
+        target = self.targets.get(before + _VERSION)
+        if target is None or not after.endswith(_VERSION):
+            return None
+        return target._replace(query=after.removesuffix(_VERSION))
+
+    def _take(self, data: bytes, target: _Target) -> bytes | None:
+        """Take in the request that `data` begins with; return what is behind it, None if it is unusual."""
+        if len(data) > HEADER_BYTES_MAX and _is_head_long(data):
+            return None
+        rest = b""
+        self._written.clear()
+        self._due[:] = _BEGINNING_AND_END
+        self._has_head = False
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade:
+            self._parser = self._new_parser()
+            return self._take(_without_offers(data), target)
+        except HttpParserError:
+            if self._due:
+                return None
+            rest = self._renew_behind(data)
+        spelling = _spelling(tuple(self._written))
+        if b"content-length" not in spelling or b"expect" in spelling:
+            return None
+        if self._due:
+            return self._await_body(target, spelling)
+        self._enter(target, spelling)
+        return rest
+
+    def _renew_behind(self, data: bytes) -> bytes:
+        """Return what follows a request, where the parser has stopped because something does."""
+        body_bytes = sum(map(len, self._body))
+        self._parser = self._new_parser()
+        return data[data.index(_HEAD_END) + len(_HEAD_END) + body_bytes :]
+
+    def _await_body(self, target: _Target, spelling: Spelling) -> bytes | None:
+        length = self._written[spelling[b"content-length"]]
+        if not self._has_head or len(length) > _LENGTH_DIGITS_MAX or int(length) > BODY_BYTES_MAX:
+            return None
+        self.started = self.loop.time()
+        self._arriving = (target, spelling)
+        self._left = int(length) - sum(map(len, self._body))
+        return b""
+
+    def _take_body(self, data: bytes) -> bytes:
+        """Add to the body that is arriving; return what is behind it."""
+        part = data[: self._left]
+        self._parser.feed_data(part)
+        self._left -= len(part)
+        if not self._left and self._arriving is not None:
+            arrived, self._arriving = self._arriving, None
+            if self._due:
+                raise RuntimeError("the parser sees the end of a message elsewhere")
+            self._enter(*arrived)
+        return data[len(part) :]
+
+    def _enter(self, target: _Target, spelling: Spelling) -> None:
+        """Call the door."""
+        self.started = None
+        body = b"".join(self._body)
+        self._body.clear()
+        exchange = Exchange("POST", target.path, target.query, self._written.copy(), body, spelling)
+        self._origin = exchange.header(b"origin")
+        result = target.door(exchange)
+        if isinstance(result, Response):
+            self._answer(result)
+        else:
+            self._is_busy = True
+            self._await(result)
+
+    def _new_parser(self) -> HttpRequestParser:
+        """Return a parser whose callbacks are C functions but for one.
+
+        It sees the beginning of a second message as an error: there is no further entry to take.
+        """
+        callbacks = SimpleNamespace(
+            on_message_begin=self._due.pop,
+            on_header=self._written.setdefault,
+            on_headers_complete=self._on_headers_complete,
+            on_body=self._body.append,
+            on_message_complete=self._due.pop,
+        )
+        return HttpRequestParser(callbacks)
+
+    def _on_headers_complete(self) -> None:
+        self._has_head = True
+        self._keeps_alive = self._parser.should_keep_alive()
+
+    # --- answers ------------------------------------------------------------------------------------
+
+    def _await(self, result: WhenDurable | Awaitable[Response]) -> None:
+        if not isinstance(result, WhenDurable):
+            task = self.loop.create_task(self._answer_later(result))
+            self.server_state.tasks.add(task)
+            task.add_done_callback(self.server_state.tasks.discard)
+            return
+        waiting = self.promised.get(result.durable)
+        if waiting is None:
+            waiting = self.promised[result.durable] = []
+            result.durable.add_done_callback(self._keep_promises)
+        waiting.append((self, result))
+
+    @classmethod
+    def _keep_promises(cls, durable: "asyncio.Future[None]") -> None:
+        for protocol, promise in cls.promised.pop(durable):
+            protocol.answer(promise.settled())
+
+    async def _answer_later(self, result: Awaitable[Response]) -> None:
+        try:
+            response = await result
+        except BaseException:
+            self.transport.abort()
+            raise
+        self.answer(response)
+
+    def answer(self, response: Response) -> None:
+        """Answer the request that waits, and go on."""
+        if not self.transport.is_closing():
+            self._answer(response)
+            self._go_on()
+
+    def _answer(self, response: Response) -> None:
+        keeps_alive = self._keeps_alive
+        self.transport.write(_rendered(response, self._origin, keeps_alive=keeps_alive))
+        self.server_state.total_requests += 1
+        self._rests_since = self.loop.time()
+        self._is_busy = not keeps_alive
+        if not keeps_alive:
+            self.transport.close()
+
+    # --- what has to wait ---------------------------------------------------------------------------
+
+    def _hold(self, data: bytes) -> None:
+        if not self.transport.is_closing():
+            self._held = data
+            self.transport.pause_reading()
+
+    def _go_on(self) -> None:
+        """Read what was held, and go on reading."""
+        held = self._held
+        if held and not self.transport.is_closing():
+            self._held = b""
+            self.transport.resume_reading()
+            self._read(held)
+
+    def _lend(self, data: bytes) -> None:
+        """Let uvicorn's own protocol have the connection, from `data` on."""
+        self._parser = self._new_parser()
+        self._body.clear()
+        self._connections.discard(self)
+        if self.guest is None:
+            self.guest = _Guest(self)
+        self.guest.take(data)
+
+
+class _Guest(HttpToolsProtocol):
+    """uvicorn's own protocol, on a connection that is lent to it."""
+
+    def __init__(self, host: HotProtocol) -> None:
+        super().__init__(host.config, host.server_state, host.app_state, host.loop)
+        self.started: float | None = None
+        """As the host's."""
+        self._host = host
+        self._header_bytes = 0
+        self._unreported_bytes = 0
+        """What the parser has kept to itself: it gathers a header, or passes over what means nothing."""
+        self._is_in_body = False
+        self.connection_made(host.transport)
+
+    def take(self, data: bytes) -> None:
+        """Have the connection, from `data` on."""
+        self.connections.add(self)
+        self.started = self.loop.time()
+        self.transport.set_protocol(self)
+        if data:
+            self.data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the connection."""
+        super().connection_lost(exc)
+        self._host.let_go()
+
+    def data_received(self, data: bytes) -> None:
+        """Take in bytes, offers to upgrade passed over."""
+        if not self._is_in_body and b"pgrade" in data:
+            data = _without_offers(data)
+        self._unreported_bytes += len(data)
         super().data_received(data)
+        if self._unreported_bytes > HEADER_BYTES_MAX and not self.transport.is_closing():
+            self.send_400_response(_TOO_LONG)
+        self._give_back()
+
+    def is_late(self, now: float) -> bool:
+        """Return whether a request has been arriving for too long; uvicorn itself closes what rests."""
+        return self.started is not None and now - self.started > REQUEST_SECONDS_MAX
+
+    # --- what the parser calls ----------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """Begin a request; the ASGI scope is made only where it is needed."""
-        self.url = b""
-        self.headers = []
-        self.expect_100_continue = False
-        self.header_bytes = 0
-        self.hot = None
+        """Begin a request."""
+        self._header_bytes = self._unreported_bytes = 0
         self.started = self.loop.time()
+        super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
         """Take in a part of the request target."""
-        self.header_bytes += len(url)
-        self._check_header_bytes()
+        self._count(len(url))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take in a header, up to the limit of all of them."""
-        self.header_bytes += len(name) + len(value)
-        self._check_header_bytes()
+        self._unreported_bytes = 0
+        self._count(len(name) + len(value))
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Choose the way: the short cut, or uvicorn's own."""
-        self.is_in_body = True
-        if self._is_free() and self.parser.get_method() == b"POST" and not self.expect_100_continue:
-            path, _, _ = self.url.partition(b"?")
-            door = self.find_door(path)
-            if (
-                door is not None
-                and self.parser.get_http_version() == "1.1"
-                and not self.parser.should_upgrade()
-            ):
-                self.hot = _HotCycle(door, keep_alive=self.parser.should_keep_alive())
-                self.cycle = cast("Any", self.hot)
-                return
-        url, headers, expects = self.url, self.headers, self.expect_100_continue
-        super().on_message_begin()
-        self.url, self.expect_100_continue = url, expects
-        self.headers = headers
-        self.scope["headers"] = headers
+        """Begin to answer."""
+        self._is_in_body = True
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Take in a part of the body."""
-        hot = self.hot
-        if hot is None:
-            super().on_body(body)
-            return
-        hot.body_bytes += len(body)
-        if hot.body_bytes <= BODY_BYTES_MAX:
-            hot.body.append(body)
+        self._unreported_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Call the door."""
+        """Note that the request has arrived."""
+        self._is_in_body = False
         self.started = None
-        self.is_in_body = False
-        hot = self.hot
-        if hot is None:
-            super().on_message_complete()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, the host's if there is none."""
+        super().on_response_complete()
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """Leave the connection to the host, if the last request that came is whole and answered."""
+        if (
+            self.started is not None
+            or not self.cycle.response_complete
+            or self.flow.write_paused
+            or self.transport.is_closing()
+        ):
             return
-        self.hot = None
-        path, _, query = self.url.partition(b"?")
-        if hot.body_bytes > BODY_BYTES_MAX:
-            hot.keep_alive = False
-            self._answer(hot, _TOO_LARGE, None)
-            return
-        body = hot.body[0] if len(hot.body) == 1 else b"".join(hot.body)
-        exchange = Exchange("POST", path.decode("latin-1"), query, self.headers, body)
-        result = hot.door(exchange)
-        if isinstance(result, Response):
-            self._answer(hot, result, exchange.header(b"origin"))
-        elif isinstance(result, WhenDurable):
-            origin = exchange.header(b"origin")
-            result.durable.add_done_callback(lambda _: self._answer(hot, result.settled(), origin))
-        else:
-            task = self.loop.create_task(self._finish(hot, result, exchange.header(b"origin")))
-            self.tasks.add(cast("Any", task))
-            task.add_done_callback(cast("Any", self.tasks.discard))
+        self._unset_keepalive_if_required()
+        self.connections.discard(self)
+        self._host.take_back()
 
-    async def _finish(self, hot: _HotCycle, result: Awaitable[Response], origin: bytes | None) -> None:
-        self._answer(hot, await result, origin)
-
-    def _answer(self, hot: _HotCycle, response: Response, origin: bytes | None) -> None:
-        hot.response_complete = True
-        if hot.disconnected or self.transport.is_closing():
-            return
-        lines = [
-            _STATUS_LINES[response.status],
-            b"content-type: ",
-            response.content_type,
-            b"\r\ncontent-length: ",
-            str(len(response.body)).encode(),
-            b"\r\n",
-        ]
-        for name, value in response.headers:
-            lines += [name, b": ", value, b"\r\n"]
-        if origin is not None:
-            lines.append(cors_headers(origin))
-        if not hot.keep_alive:
-            lines.append(b"connection: close\r\n")
-        lines += [b"\r\n", response.body]
-        self.transport.write(b"".join(lines))
-        if not hot.keep_alive:
-            self.transport.close()
-        self.on_response_complete()
-
-    def _is_free(self) -> bool:
-        """Return whether the request before this one on the connection is answered."""
-        return self.cycle is None or self.cycle.response_complete
-
-    def _check_header_bytes(self) -> None:
-        if self.header_bytes > HEADER_BYTES_MAX:
-            raise ValueError(f"headers of at most {HEADER_BYTES_MAX} bytes")
+    def _count(self, more: int) -> None:
+        self._header_bytes += more
+        if self._header_bytes > HEADER_BYTES_MAX:
+            raise ValueError(_TOO_LONG)
 
 
-_TOO_LARGE = problem(InvalidInputError(Fault("body", f"at most {BODY_BYTES_MAX} bytes")))
+@functools.lru_cache(maxsize=_SPELLINGS_MAX)
+def _spelling(written: tuple[bytes, ...]) -> Spelling:
+    """Return how names of headers are written, by lower-case name, the first of each.
+
+    A client sends the same names again and again; to change each of them costs as much as to parse them.
+    """
+    return {name.lower(): name for name in reversed(written)}
+
+
+def _is_head_long(data: bytes) -> bool:
+    return not 0 <= data.find(_HEAD_END) <= HEADER_BYTES_MAX - len(_HEAD_END)
+
+
+def _without_offers(data: bytes) -> bytes:
+    """Return a request without offers to upgrade, which a server may pass over (RFC 9110, section 7.8).
+
+    Java's client offers h2c with every plain request; the parser would take the body for the new
+    protocol and lose it. The header's name is changed for another of the same length.
+    """
+    head, end, rest = data.partition(_HEAD_END)
+    return _UPGRADE.sub(rb"\1x-asked:", head) + end + rest
+
+
+def _lines(headers: Pairs) -> bytes:
+    return b"".join([b"%b: %b\r\n" % pair for pair in headers])
+
+
+def _rendered(response: Response, origin: bytes | None, *, keeps_alive: bool) -> bytes:
+    """Return the bytes of an answer."""
+    status, body, content_type, headers = response
+    if keeps_alive and not headers and content_type is JSON and status == _OK:
+        if origin is None:
+            return _USUAL % (len(body), body)
+        return _USUAL_TO_PAGE % (origin, len(body), body)
+    if origin is not None:
+        headers += cors_headers(origin)
+    if not keeps_alive:
+        headers += ((b"connection", b"close"),)
+    return b"%bcontent-type: %b\r\n%bcontent-length: %d\r\n\r\n%b" % (
+        _STATUS_LINES[status],
+        content_type,
+        _lines(headers),
+        len(body),
+        body,
+    )
+
+
+_STATUS_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+}
+_USUAL = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+_USUAL_TO_PAGE = _USUAL.replace(b"content-length", _lines(cors_headers(b"%b")) + b"content-length")

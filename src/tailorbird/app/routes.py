@@ -99,7 +99,7 @@ class Application:
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
             return
-        headers: Headers = list(scope["headers"])
+        headers: Headers = dict(reversed(scope["headers"]))
         if scope["method"] == "OPTIONS":
             await _send(send, _preflight(), headers)
             return
@@ -122,8 +122,7 @@ class Application:
         body_bytes = await _read(receive)
         if body_bytes is None:
             return problem(InvalidInputError(Fault("body", f"at most {BODY_BYTES_MAX} bytes")))
-        exchange = Exchange(method, scope["path"], scope["query_string"], headers, body_bytes)
-        exchange.params = params
+        exchange = Exchange(method, scope["path"], scope["query_string"], headers, body_bytes, params=params)
         result = door(exchange)
         if isinstance(result, WhenDurable):
             await asyncio.wait([result.durable])
@@ -176,15 +175,13 @@ async def _read(receive: Receive) -> bytes | None:
 
 
 async def _send(send: Send, response: Response, request_headers: Headers) -> None:
-    origin = next((value for name, value in request_headers if name == b"origin"), None)
+    origin = request_headers.get(b"origin")
     headers = list(response.headers)
     if response.status not in (204, 304):
         headers.append((b"content-type", response.content_type))
         headers.append((b"content-length", str(len(response.body)).encode()))
-    for line in cors_headers(origin).split(b"\r\n"):
-        name, separator, value = line.partition(b": ")
-        if separator:
-            headers.append((name, value))
+    if origin is not None:
+        headers += cors_headers(origin)
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body})
 

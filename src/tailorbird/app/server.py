@@ -9,14 +9,13 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import uvicorn
 
 from tailorbird.app.config import Config, Keys, load_placements
 from tailorbird.app.doors import Doors
 from tailorbird.app.engine import Engine, Options
-from tailorbird.app.http import HotProtocol
+from tailorbird.app.http import hang_up_on_the_late, hot_protocol, uvicorn_config
 from tailorbird.app.keys import Gate
 from tailorbird.app.operators import Operators
 from tailorbird.app.privacy_doors import Privacy, PrivacyDoors
@@ -24,7 +23,7 @@ from tailorbird.app.routes import Application, table, with_openapi
 from tailorbird.clock import Clock, SystemClock
 from tailorbird.decide.compiled import check
 from tailorbird.errors import ConfigurationError, InvalidInputError
-from tailorbird.limits import CONNECTIONS_MAX, REQUEST_SECONDS_MAX
+from tailorbird.limits import CONNECTIONS_MAX, KEEP_ALIVE_SECONDS
 from tailorbird.measure.worker import ReadoutWorker
 from tailorbird.schema.records import PlacementPut
 
@@ -34,6 +33,7 @@ _BASE_MIB = 200  # The process before any profile: interpreter, NumPy, Numba, th
 _CACHE_SHARE = 0.6  # Of the rest; what waits for a commit, and the commit's copies, take what is left.
 _CACHE_MIB_MIN = 32
 _SHUTDOWN_SECONDS = 5
+_SWEEP_SECONDS = 5.0
 _GARBAGE_SECONDS = 5.0
 _SWITCH_SECONDS = 0.0005
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -78,22 +78,14 @@ def serve(engine: Engine, config: Config, keys: Keys) -> None:
     readouts = ReadoutWorker()
     operators = Operators(doors, readouts)
     privacy = Privacy(engine)
-    hot = doors.hot()
-    protocol = type("Protocol", (HotProtocol,), {"find_door": staticmethod(hot.get)})
     listener = _listen(config.host, config.port)
-    settings = uvicorn.Config(
+    settings = uvicorn_config(
         Application(with_openapi(table(doors, operators, PrivacyDoors(doors, privacy)))),
-        http=protocol,
-        loop="uvloop",
-        lifespan="off",
-        access_log=False,
-        server_header=False,
-        date_header=False,
+        hot_protocol(doors.hot()),
         log_level=config.log_level,
         limit_concurrency=CONNECTIONS_MAX,
-        timeout_keep_alive=75,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
-        ws="none",
     )
     server = _Server(settings)
     port = listener.getsockname()[1]
@@ -168,16 +160,11 @@ async def _collect_garbage() -> None:
 
 
 async def _sweep(server: uvicorn.Server) -> None:
-    """Close connections whose request does not arrive: a slow client must not hold a place for ever."""
+    """Close connections whose client is slow or gone: it must not hold a place for ever."""
     loop = asyncio.get_running_loop()
     while True:
-        await asyncio.sleep(5.0)
-        oldest = loop.time() - REQUEST_SECONDS_MAX
-        for connection in list(server.server_state.connections):
-            started = getattr(connection, "started", None)
-            if started is not None and started < oldest:
-                transport: Any = connection.transport
-                transport.close()
+        await asyncio.sleep(_SWEEP_SECONDS)
+        hang_up_on_the_late(server.server_state.connections, loop.time())
 
 
 def _listen(host: str, port: int) -> socket.socket:
