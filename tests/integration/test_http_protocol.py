@@ -344,8 +344,12 @@ async def test_a_head_that_is_too_long_is_refused(line, lines):
     async with serving() as served, connected(served) as client:
         client.send(post(), line, b"\r\nContent-Length: 0\r\n", lines, b"\r\n\r\n")
         assert (await client.answer())[0] == 200
-        assert (await client.answer())[0] == 400
-        assert await client.is_closed()
+        with contextlib.suppress(
+            ConnectionError
+        ):  # It closes with bytes unread, which resets the connection.
+            assert (await client.answer())[0] == 400
+        await settled()
+        assert not served.connections
         assert served.entered == 1
 
 

@@ -7,7 +7,7 @@ A step that cannot be taken steps down a rung (live, previous, popular, default)
 always an answer, and it says which rung it stands on.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -33,6 +33,7 @@ from tailorbird.schema.profile import AtPlacement
 
 _KEPT_MAX = 4096  # Sticky decisions at hand without reading the log.
 _UNIFORMS = 1024
+_READS_MAX = 1024  # Sets of placements asked for together; a site has a handful.
 _NO_STATE = PolicyState(arms={})
 _NO_CHANCES = np.zeros(0)
 _NULL = msgspec.Raw(b"null")
@@ -94,6 +95,7 @@ class Decider:
         self._generator = np.random.default_rng(seed)
         self._uniforms: list[float] = []
         self._compiled: dict[str, CompiledPlacement] = {}
+        self._read_by: dict[tuple[str, ...], _Reads] = {}
         self._version = -1
         self._lists = ListMaker()
         self._kept: dict[str, LoggedDecision] = {}
@@ -225,7 +227,7 @@ class Decider:
 
     def _draw(self, case: "_Case", eligible: tuple[str, ...]) -> None:
         """Draw one of `eligible` from the policy's probabilities; the logged ones are those drawn from."""
-        case.arms = list(eligible)
+        case.arms = eligible
         case.reason = "SPLIT"
         if len(eligible) == 1:
             chances = np.ones(1)
@@ -347,7 +349,7 @@ class Decider:
         exits = ("DISABLED", "OPTED_OUT", "HOLDOUT")
         case.reason = reason if reason in exits else "FALLBACK"
         case.rung = "default"
-        case.arm, case.arms, case.probabilities = None, [], []
+        case.arm, case.arms, case.probabilities = None, (), ()
         case.is_learned = case.is_personalized = case.explored = False
         if reason not in exits:
             case.steps.append(Step("fallback", detail=reason))
@@ -406,6 +408,7 @@ class Decider:
         if self._version == self.world.placements_version:
             return
         before = self._compiled
+        self._read_by.clear()
         self._compiled = {
             key: before[key]
             if key in before and before[key].placement is placement
@@ -416,6 +419,15 @@ class Decider:
 
     def _reads(self, request: Request) -> "_Reads":
         """Return what the rules of all placements asked for read."""
+        keys = tuple([asked.key for asked in request.placements])
+        found = self._read_by.get(keys)
+        if found is None:
+            if len(self._read_by) >= _READS_MAX:
+                self._read_by.clear()
+            found = self._read_by[keys] = self._list_reads(request)
+        return found
+
+    def _list_reads(self, request: Request) -> "_Reads":
         fields: set[str] | None = set()
         has_context = False
         for asked in request.placements:
@@ -466,33 +478,35 @@ class _Turn:
 class _Case:
     """One placement of a request on its way through the cascade."""
 
+    # Where the cascade leaves them alone; set on the case otherwise.
+    holdout = "none"
+    decision_id = ""
+    logged: LoggedDecision | None = None
+    reason = "FALLBACK"
+    rung = "live"
+    arm: str | None = None
+    arms: tuple[str, ...] = ()
+    chances: np.ndarray[Any, Any] = _NO_CHANCES
+    probabilities: Sequence[float] = ()
+    probability = 1.0
+    policy_version = 0
+    seed = 0.0
+    explored = False
+    is_learned = False
+    is_personalized = False
+    request = ""
+    choices: Sequence[LoggedChoice] = ()
+
     def __init__(self, turn: _Turn, compiled: CompiledPlacement | None, asked: PlacementRequest) -> None:
         self.turn = turn
         self.compiled_or_none = compiled
         self.asked = asked
-        self.holdout = "none"
-        self.decision_id = ""
-        self.logged: LoggedDecision | None = None
         if compiled is None:
             return
         self.compiled = compiled
         self.placement = compiled.placement
         self.sticky_seconds = max(compiled.placement.sticky_seconds, turn.sticky_min)
         self.count = min(asked.count or compiled.placement.count, COUNT_MAX)
-        self.reason = "FALLBACK"
-        self.rung = "live"
-        self.arm: str | None = None
-        self.arms: list[str] = []
-        self.chances: np.ndarray[Any, Any] = _NO_CHANCES
-        self.probabilities: list[float] = []
-        self.probability = 1.0
-        self.policy_version = 0
-        self.seed = 0.0
-        self.explored = False
-        self.is_learned = False
-        self.is_personalized = False
-        self.request = ""
-        self.choices: list[LoggedChoice] = []
         self.steps: list[Step] = []
         self.marks: list[tuple[str, float]] = []
 
@@ -517,9 +531,9 @@ class _Case:
             placement=self.placement.key,
             reason=self.reason,
             rung=self.rung,
-            choices=self.choices,
-            arms=self.arms,
-            probabilities=self.probabilities,
+            choices=list(self.choices),
+            arms=list(self.arms),
+            probabilities=list(self.probabilities),
             arm=self.arm,
             seed=self.seed,
             holdout=self.holdout,

@@ -29,6 +29,57 @@ _TAKEN = 4
 
 
 @njit(
+    "b1(i8, b1[:], i8[:], i8, i8[:], b1, f8[:], f8[:], f8)",
+    cache=True,
+    nogil=True,
+)
+def _is_free(item, is_member, marks, tick, stock, in_stock, published, expires, t):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0913
+    """Return whether nothing removes an item that was not taken yet."""
+    if not is_member[item] or marks[item] > tick or (in_stock and stock[item] == 0):
+        return False
+    return published[item] <= t < expires[item]
+
+
+@njit(
+    "f4(i4[:], f4[:], f4[:], b1, i8, b1[:], i8[:], i8, i8[:], b1, f8[:], f8[:], f8)",
+    cache=True,
+    nogil=True,
+)
+def _weakest_that_fits(  # type: ignore[no-untyped-def]  # noqa: ANN202, PLR0913
+    followers,  # noqa: ANN001
+    scores,  # noqa: ANN001
+    recency,  # noqa: ANN001
+    has_recency,  # noqa: ANN001
+    room,  # noqa: ANN001
+    is_member,  # noqa: ANN001
+    marks,  # noqa: ANN001
+    tick,  # noqa: ANN001
+    stock,  # noqa: ANN001
+    in_stock,  # noqa: ANN001
+    published,  # noqa: ANN001
+    expires,  # noqa: ANN001
+    t,  # noqa: ANN001
+):
+    """Return the score of the `room`-th strongest follower that nothing removes, 0 where there are fewer.
+
+    Selecting takes a third of the time of sorting some five hundred followers.
+    """
+    free = np.empty(len(followers), np.float32)
+    size = 0
+    for item in followers:
+        if has_recency and recency[item] > 0.0:
+            continue  # The visitor's own come first, and are taken by then.
+        if _is_free(item, is_member, marks, tick, stock, in_stock, published, expires, t):
+            free[size] = scores[item]
+            size += 1
+    if size < room:
+        return np.float32(0.0)
+    if room <= 0:
+        return np.float32(np.inf)
+    return np.partition(free[:size], size - room)[size - room]
+
+
+@njit(
     "i8(i4[:], i8, i4[:,:], f4[:,:], i4[:], b1[:], i4[:], b1[:], i8, i8[:], f8[:], f8[:], f8,"
     " i4[:], i4[:], i4[:], f4[:], f4[:], i8[:], i8, i4[:], f4[:], f4[:], i8[:])",
     cache=True,
@@ -96,8 +147,29 @@ def find_candidates(  # type: ignore[no-untyped-def]  # noqa: ANN201, PLR0913, D
     for item in capped:
         marks[item] = tick + 3
     order = touched[:found]
-    if found + len(own) > limit:  # Not all may fit: the strongest go first.
-        order = order[np.argsort(-scores[order])]
+    # Not all may fit: then those weaker than the weakest that does are not looked at.
+    least = np.float32(0.0)
+    if found + len(own) > limit:
+        room = limit
+        if has_recency:
+            for item in own:
+                if _is_free(item, is_member, marks, tick, stock, in_stock, published, expires, t):
+                    room -= 1
+        least = _weakest_that_fits(
+            order,
+            scores,
+            recency,
+            has_recency,
+            room,
+            is_member,
+            marks,
+            tick,
+            stock,
+            in_stock,
+            published,
+            expires,
+            t,
+        )
     count = 0
     for source in range(4):
         if source == 0:
@@ -111,9 +183,9 @@ def find_candidates(  # type: ignore[no-untyped-def]  # noqa: ANN201, PLR0913, D
         if (source == 0) != is_named or (source == 1 and not has_recency):
             continue
         for item in pool:
-            if count >= limit and not is_named:
-                break
-            if not is_member[item]:
+            if count >= limit and not is_named and source != 2:  # noqa: PLR2004
+                break  # Of followers, `least` has left as many as there is room for.
+            if not is_member[item] or (source == 2 and scores[item] < least):  # noqa: PLR2004
                 continue
             mark = marks[item] - tick
             if mark == _TAKEN:

@@ -58,6 +58,8 @@ class ListMaker:
         self._recency: NDArray[np.float32] = np.zeros(0, np.float32)
         self._marks: NDArray[np.int64] = np.zeros(0, np.int64)
         self._tick = 0
+        self._removed: NDArray[np.int64] = np.zeros(len(REMOVED), np.int64)
+        self._found = (np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, np.float32))
 
     def listing(
         self,
@@ -178,9 +180,9 @@ class ListMaker:
         self._reserve(world)
         named = _NO_ITEMS if asked.candidates is None else _indices(world, dict.fromkeys(asked.candidates))
         limit = max(query.limit, len(named))
-        items = np.empty(limit, np.int32)
-        covisits, recency = np.empty(limit, np.float32), np.empty(limit, np.float32)
-        removed = np.zeros(len(REMOVED), np.int64)
+        items, covisits, recency = self._room(limit)
+        removed = self._removed
+        removed[:] = 0
         switches = compiled.switches[asked.candidates is not None]
         self._tick += _TICKS
         count = find_candidates(
@@ -255,6 +257,16 @@ class ListMaker:
             origins,
         )
         return chosen, propensities, scores, leading, origins
+
+    def _room(self, limit: int) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]:
+        """Return room for `limit` candidates with their scores; it is used again for the next list."""
+        if limit > len(self._found[0]):
+            self._found = (
+                np.empty(limit, np.int32),
+                np.empty(limit, np.float32),
+                np.empty(limit, np.float32),
+            )
+        return self._found
 
     def _reserve(self, world: World) -> None:
         size = len(world.catalogue.stock)

@@ -61,26 +61,33 @@ def advance(row, last, t, amount):  # type: ignore[no-untyped-def]  # noqa: ANN0
     last[0] = newest
 
 
+@njit("f8(f4[:], f8, i8, f8)", cache=True, nogil=True)
+def read_column(row, last, column, at):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Return one of `COLUMNS` of a row whose newest event was at `last`, as of `at`."""
+    if column == 0:
+        return row[0]
+    index = (column - 1) % 4
+    if column > 4:  # noqa: PLR2004
+        half_life = (3600.0, 86400.0, 604800.0, 2592000.0)[index]
+        return row[1 + index] * 2.0 ** (-max(at - last, 0.0) / half_life)
+    start = (5, 17, 41, 41)[index]
+    size = (12, 24, 30, 30)[index]
+    span = (12, 24, 7, 30)[index]
+    width = (300.0, 3600.0, 86400.0, 86400.0)[index]
+    newest = int(np.floor(last / width))
+    now = int(np.floor(at / width))
+    total = 0.0
+    for tile in range(max(now - span, newest - size) + 1, min(now, newest) + 1):
+        total += row[start + tile % size]
+    return total
+
+
 @njit("void(f4[:,:], f8[:], f8, f4[:,:])", cache=True, nogil=True)
 def _read(rows, last, at, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Write the nine columns of every row, as of `at`."""
+    """Write the columns of every row, as of `at`."""
     for row in range(out.shape[0]):
-        r = rows[row]
-        age = max(at - last[row], 0.0)
-        out[row, 0] = r[0]
-        for index in range(4):
-            half_life = (3600.0, 86400.0, 604800.0, 2592000.0)[index]
-            out[row, 5 + index] = r[1 + index] * 2.0 ** (-age / half_life)
-            start = (5, 17, 41, 41)[index]
-            size = (12, 24, 30, 30)[index]
-            span = (12, 24, 7, 30)[index]
-            width = (300.0, 3600.0, 86400.0, 86400.0)[index]
-            newest = int(np.floor(last[row] / width))
-            now = int(np.floor(at / width))
-            total = 0.0
-            for tile in range(max(now - span, newest - size) + 1, min(now, newest) + 1):
-                total += r[start + tile % size]
-            out[row, 1 + index] = total
+        for column in range(out.shape[1]):
+            out[row, column] = read_column(rows[row], last[row], column, at)
 
 
 def read(rows: NDArray[np.float32], last: NDArray[np.float64], at: float) -> NDArray[np.float32]:

@@ -25,7 +25,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from tailorbird.features.counters import ROW_WIDTH, advance, merge_row
+from tailorbird.features.counters import ROW_WIDTH, advance, merge_row, read_column
 from tailorbird.features.vocabulary import CATEGORY, KINDS
 from tailorbird.limits import COUNTER_KEYS_MAX, RECENT_EVENTS_MAX
 
@@ -75,6 +75,13 @@ def find_counter(state, code):  # type: ignore[no-untyped-def]  # noqa: ANN001, 
         if keys[position] == code:
             return position
     return -1
+
+
+@njit("f8(f8[::1], i8, i8, f8)", cache=True, nogil=True)
+def read_counter(state, position, column, at):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Return one of `COLUMNS` of the counter at `position`, as of `at`."""
+    base = _ROWS + position * _STRIDE
+    return read_column(state[base + 1 : base + _STRIDE].view(np.float32), state[base], column, at)
 
 
 @njit("f8(f8[::1], i8)", cache=True, nogil=True)

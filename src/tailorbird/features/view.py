@@ -30,6 +30,7 @@ from tailorbird.features.state import (
     counted,
     counter_rows,
     find_counter,
+    read_counter,
 )
 from tailorbird.features.vocabulary import CATEGORY, EVENT, KINDS, Vocabulary
 
@@ -130,12 +131,7 @@ def feature(state: State, vocabulary: Vocabulary, name: str, at: float) -> float
     if column < 0:
         return scalars(state, at)[SCALARS.index(name)]
     position = _position_of(state, vocabulary, stem)
-    if position < 0:
-        return 0.0
-    last, rows = counter_rows(state)
-    if column == 0:
-        return rows.item(position, 0)
-    return read(rows[position : position + 1], last[position : position + 1], at).item(column)
+    return float(read_counter(state, position, column, at)) if position >= 0 else 0.0
 
 
 def common_features(state: State, vocabulary: Vocabulary, at: float) -> dict[str, float]:
