@@ -13,10 +13,11 @@ from tests.serving import Server
 from benchmarks import bodies
 from benchmarks.load import Run, closed_loop
 from benchmarks.machine import cores, cpu_seconds, pinned
+from tailorbird.limits import CHECKPOINT_SECONDS
 
-SETTLE_SECONDS_MAX = 30.0  # A checkpoint begins within five seconds and ends within some more.
+SETTLE_SECONDS_MAX = 2 * CHECKPOINT_SECONDS  # One begins within that time and ends within some more.
 
-_CHECKPOINT_SECONDS = 5.5  # The server's default, and a little: by then one has begun.
+_BEGUN_SECONDS = CHECKPOINT_SECONDS + 0.5  # By then a checkpoint has begun.
 _STEP_SECONDS = 0.5
 _IDLE_SHARE = 0.05
 _SEED_BATCH = 500
@@ -111,11 +112,11 @@ def costed(pid: int, act: Callable[[], Run]) -> Costed:
 def settle(pid: int) -> float:
     """Wait until the process has nothing left to do; return the CPU seconds that it used meanwhile.
 
-    What a run changed is written down by a checkpoint that begins up to five seconds later.
+    What a run changed is written down by a checkpoint that begins some seconds later.
     """
     before = cpu_seconds(pid)
     deadline = time.monotonic() + SETTLE_SECONDS_MAX
-    time.sleep(_CHECKPOINT_SECONDS)
+    time.sleep(_BEGUN_SECONDS)
     while time.monotonic() < deadline:
         used = cpu_seconds(pid)
         time.sleep(_STEP_SECONDS)

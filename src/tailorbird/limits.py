@@ -32,7 +32,7 @@ PENDING_BYTES_MAX: Final = 64 * 1024 * 1024  # Not yet synced: some 100,000 even
 SEGMENT_BYTES: Final = 64 * 1024 * 1024  # One read in a second; erasure rewrites whole segments.
 
 # --- state ---
-CHECKPOINT_SECONDS: Final = 5.0  # What comes in that time is folded again after a crash.
+CHECKPOINT_SECONDS: Final = 15.0  # What comes in that time is folded again after a crash: some seconds of it.
 CHECKPOINT_SLICE: Final = 40  # Profiles encoded per turn of the event loop: about 0.4 ms.
 RECENT_EVENTS_MAX: Final = 50  # The ring of a profile; sequence models gain little past fifty.
 VOCABULARY_MAX: Final = 65_536  # Event names, and categories, ever counted; some 10 MiB of text and codes.

@@ -342,11 +342,11 @@ async def test_a_page_of_another_origin_may_read_every_answer():
 @in_loop
 async def test_a_head_that_is_too_long_is_refused(line, lines):
     async with serving() as served, connected(served) as client:
-        client.send(post(), line, b"\r\nContent-Length: 0\r\n", lines, b"\r\n\r\n")
+        client.send(post())
         assert (await client.answer())[0] == 200
-        with contextlib.suppress(
-            ConnectionError
-        ):  # It closes with bytes unread, which resets the connection.
+        client.send(line, b"\r\nContent-Length: 0\r\n", lines, b"\r\n\r\n")
+        # The server closes with bytes unread, which may reset the connection before its answer is read.
+        with contextlib.suppress(ConnectionError):
             assert (await client.answer())[0] == 400
         await settled()
         assert not served.connections

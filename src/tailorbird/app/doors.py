@@ -195,7 +195,7 @@ class Doors:
 
     def _render(self, answers: Answers, asked: DecideBody, role: Role) -> Response:
         self.served["decisions"] += len(answers.answers)
-        self.metrics.decide_seconds.observe(answers.took_ms / 1000.0)
+        self.metrics.observe_decide(answers.took_ms / 1000.0)
         because = self.engine.decider.because if asked.explain else None
         return Response(200, render_answers(answers, is_trusted=role >= Role.SERVER, because=because))
 

@@ -12,7 +12,10 @@ Every few seconds a checkpoint commits the world with its offset; after a crash 
 import asyncio
 import gc
 import logging
+import os
 import shutil
+import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -83,14 +86,14 @@ class Engine:
         self.failure: str | None = None
         """Why nothing can be written any more; None while all is well."""
         self._state_files = _StateFiles(folder / "state")
-        self._worker = ThreadPoolExecutor(1, "checkpoint")
+        self._worker = ThreadPoolExecutor(1, "checkpoint", initializer=_give_way)
         self._is_checkpointing = False
         self._rejected_bytes = 0
         self._writes = 0
         # By an event's hashed message id, or by a decision's id.
         self._unfolded: dict[Any, tuple[int, Accepted | LoggedDecision]] = {}
         self._is_deferring = False
-        self._deciding: set[str | None] = set()
+        self._deciding: set[str] = set()
         self._written: asyncio.Future[None] | None = None
         self._turn: asyncio.Future[None] | None = None
         self._turn_failure: StorageError | None = None
@@ -268,16 +271,18 @@ class Engine:
         The future says when that is done; None where nothing was decided anew. Where it raises
         StorageError nothing was kept: `decider.decide` then gives the answer of a full disk.
         """
-        visitor = request.visitor
-        ids = {visitor.anonymous_id, visitor.user_id} - {None}
-        if not ids.isdisjoint(self._deciding):
+        visitor, deciding = request.visitor, self._deciding
+        if visitor.anonymous_id in deciding or visitor.user_id in deciding:
             self._settle()  # Who asks twice in one turn is met as having asked once.
         self._is_deferring = True
         try:
             answers = self.decider.decide(request)
         finally:
             self._is_deferring = False
-        self._deciding |= ids
+        if visitor.anonymous_id is not None:
+            deciding.add(visitor.anonymous_id)
+        if visitor.user_id is not None:
+            deciding.add(visitor.user_id)
         return answers, self._written
 
     def record_decisions(self, decisions: list[LoggedDecision]) -> list[str]:
@@ -443,6 +448,7 @@ class Engine:
         fold.world.offset = max(fold.world.offset, end)
 
 
+_CHECKPOINT_NICE = 5  # A third of the event loop's weight.
 _CATCH_UP_SLICE = 1024
 _REFOLD_SECONDS = 0.001  # Folded between two turns of the event loop.
 _REFOLD_RECORDS = 64  # Folded between two looks at how much waits for a commit.
@@ -467,6 +473,16 @@ def catch_up(fold: Fold, log: Log, stop: int | None = None) -> int:
     if count:
         world.checkpoint()
     return count
+
+
+def _give_way() -> None:
+    """Let the event loop go before this thread, where both want the same core.
+
+    On Linux each thread has a nice value of its own. Not the highest: a thread that hardly runs holds the
+    interpreter's lock for as long as it takes.
+    """
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _CHECKPOINT_NICE)
 
 
 def current_state(folder: Path) -> Path | None:

@@ -254,7 +254,7 @@ class Decider:
     def _probabilities(self, case: "_Case", eligible: tuple[str, ...]) -> np.ndarray[Any, Any]:
         compiled, placement = case.compiled, case.placement
         state = self.world.policies.get(placement.key) or _NO_STATE
-        case.policy_version = state.version
+        case.state, case.policy_version = state, state.version
         kept = compiled.last_good.get(eligible)
         if kept is not None and kept[0] == state.version:
             return kept[1]
@@ -274,8 +274,7 @@ class Decider:
     def _why(self, case: "_Case") -> str:
         if len(case.arms) == 1:
             return "only"
-        state = self.world.policies.get(case.placement.key) or _NO_STATE
-        tries, successes = trials(state.published, (case.arm or "",), case.placement.learn_from)[0]
+        tries, successes = trials(case.state.published, (case.arm or "",), case.placement.learn_from)[0]
         return f"arm:{tries}:{successes}:{int(case.explored)}"
 
     # --- rules --------------------------------------------------------------------------------------
@@ -284,11 +283,8 @@ class Decider:
         compiled, visitor = case.compiled, case.turn.visitor
         arms = compiled.arms
         if compiled.eligibility:
-            arms = tuple(
-                arm
-                for arm in arms
-                if arm not in compiled.eligibility or self._is_true(case, arm, compiled.eligibility[arm])
-            )
+            rules = compiled.eligibility
+            arms = tuple([arm for arm in arms if arm not in rules or self._is_true(case, arm, rules[arm])])
             if len(arms) < len(compiled.arms):
                 case.steps.append(Step("eligibility", removed=len(compiled.arms) - len(arms)))
         for rule in compiled.rules:
@@ -487,6 +483,7 @@ class _Case:
     arm: str | None = None
     arms: tuple[str, ...] = ()
     chances: np.ndarray[Any, Any] = _NO_CHANCES
+    state = _NO_STATE
     probabilities: Sequence[float] = ()
     probability = 1.0
     policy_version = 0

@@ -62,10 +62,11 @@ class Visitor:
         anonymous_id = known(request.visitor.anonymous_id)
         user_id = known(request.visitor.user_id)
         # Whoever was erased is met as a stranger without a name, not founded again.
-        if is_suppressed(world, secret, "anonymous_id", anonymous_id):
-            anonymous_id = None
-        if is_suppressed(world, secret, "user_id", user_id):
-            user_id = anonymous_id = None
+        if world.suppressed:
+            if is_suppressed(world, secret, "anonymous_id", anonymous_id):
+                anonymous_id = None
+            if is_suppressed(world, secret, "user_id", user_id):
+                user_id = anonymous_id = None
         self._world = world
         self.t = t
         self.context = request.context

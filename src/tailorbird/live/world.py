@@ -60,7 +60,7 @@ ALL_PLACEMENTS = "*"
 
 T = TypeVar("T")
 
-_PROFILE_BYTES = 4_000  # Of a profile, beside what its encoding says: its objects, arrays and dictionaries.
+_PROFILE_BYTES = 2_500  # Of a profile, beside what its encoding says: its objects, its record, dictionaries.
 
 
 class Identifier(msgspec.Struct, gc=False):
