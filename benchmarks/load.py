@@ -7,7 +7,7 @@ that it kept from being sent (no coordinated omission).
 
 Parsing is httptools', the loop uvloop's. The schedule of an open loop is kept by the kernel's timer
 (`timerfd`, microseconds; a timer of the loop is exact to a millisecond only). Spinning would be as exact,
-and takes the server's time where both cores are one core's two threads, as they often are in a rented machine.
+and takes the server's time where both cores are two threads of one, as they often are in a rented machine.
 """
 
 import asyncio
