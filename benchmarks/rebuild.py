@@ -23,7 +23,7 @@ from tests.serving import Server
 from benchmarks import bodies
 from benchmarks.machine import cores, cpu_seconds, pinned
 from benchmarks.report import Figures, main
-from benchmarks.serving import declare, log_end, seed, serving, start
+from benchmarks.serving import declare, log_end, seed_patiently, serving, start
 
 EVENTS, EVENTS_FAST = 1_000_000, 100_000
 EVENTS_EACH = 10
@@ -37,7 +37,9 @@ def measure(folder: Path, *, is_fast: bool) -> Figures:
         declare(own, bodies.placements())
         end = log_end(own) + events
         used = cpu_seconds(own.pid)
-        ingest = seed(own, events // EVENTS_EACH, EVENTS_EACH)
+        started = time.perf_counter()
+        seed_patiently(own, events // EVENTS_EACH, EVENTS_EACH)
+        ingest_seconds = time.perf_counter() - started
         ingest_us = 1e6 * (cpu_seconds(own.pid) - used) / events
         own.kill()
         started = time.perf_counter()
@@ -53,7 +55,7 @@ def measure(folder: Path, *, is_fast: bool) -> Figures:
         "rebuild_seconds": rebuilt["seconds"],
         "is_same": int(rebuilt["same"]),
         "ingest": {
-            "events_per_second": round(events / ingest.seconds, 1),
+            "events_per_second": round(events / ingest_seconds, 1),
             "cpu_us_per_event": round(ingest_us, 2),
         },
         "log_mib": round(_size_mib(own.data_dir / "log"), 1),

@@ -1,5 +1,6 @@
 """What was acknowledged survives: kills under load, torn and damaged files, a lost state, a full disk."""
 
+import asyncio
 import json
 import os
 import random
@@ -18,7 +19,11 @@ import pytest
 from tests.integration.api import Api, in_batches
 from tests.serving import Server, free_port
 
+from tailorbird.app.engine import Engine, Options
+from tailorbird.clock import SystemClock
+from tailorbird.live.profiles import by_identifier
 from tailorbird.schema.events import LoggedEvent
+from tailorbird.schema.records import LinkRevoked
 from tailorbird.stores.segments import SegmentLog
 
 PROGRAM = os.environ.get("TAILORBIRD_COMMAND") or str(Path(sys.executable).with_name("tailorbird"))
@@ -417,3 +422,51 @@ def test_a_port_that_is_taken_is_refused_and_says_why(server, tmp_path):
     assert done.returncode == 2
     assert str(server.port) in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_link_taken_back_stays_so_through_kill_9_and_a_fold_from_the_start(tmp_path):
+    def people(api):
+        views = [
+            api.admin.get(f"/admin/v1/profiles/{name}").json() for name in ("anonymous_id:d", "user_id:u")
+        ]
+        return [(v["profileId"], v["primaryInterest"], v["identifiers"], v["arm"]) for v in views]
+
+    with Server(tmp_path / "data") as server:
+        with Api(server) as api:
+            api.track("Product Viewed", anonymousId="d", category="hats")
+            api.track("Product Viewed", anonymousId="d", userId="u", category="shoes")
+            assert people(api)[0] == people(api)[1]
+            named = {"anonymousId": "d", "userId": "u"}
+            assert api.admin.put("/admin/v1/revoked-links", json=named).status_code == 200
+            before = people(api)
+            assert before[0][0] != before[1][0]
+        server.kill()
+        server.start()
+        with Api(server) as api:
+            assert people(api) == before
+    code, report = rebuild(tmp_path / "data")
+    assert (code, report["same"]) == (0, True)
+
+
+def test_a_revocation_that_the_process_did_not_live_to_fold_is_folded_at_the_next_start(tmp_path):
+    clock = SystemClock()
+    options = Options(secret=bytes(32))
+
+    async def link_and_half_revoke(engine):
+        raw = b'{"type":"identify","messageId":"m","anonymousId":"d","userId":"u"}'
+        engine.write(LoggedEvent(1.0, 1.0, "m", msgspec.Raw(raw)))
+        engine.write(LinkRevoked(2.0, ("anonymous_id:d", "user_id:u")))
+        await engine.durable()
+
+    engine = Engine(tmp_path, options, clock)
+    asyncio.run(link_and_half_revoke(engine))
+    engine.close()
+    again = Engine(tmp_path, options, clock)
+    again.recover()
+    try:
+        assert not again.world.revocations.is_stale
+        one, two = (by_identifier(again.world, name) for name in ("anonymous_id:d", "user_id:u"))
+        assert one is None, "nothing but the link ever named the device"
+        assert two is not None
+    finally:
+        again.close()

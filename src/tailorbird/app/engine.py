@@ -36,6 +36,7 @@ from tailorbird.limits import (
 )
 from tailorbird.live.decision_ids import decision_id, offset_of
 from tailorbird.live.profiles import suppression_hash
+from tailorbird.live.revocations import pair_of, revoked_in
 from tailorbird.live.seen import key_of
 from tailorbird.live.world import TABLES, World
 from tailorbird.privacy.person import values_named
@@ -43,7 +44,7 @@ from tailorbird.process.worker import Fold
 from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.events import LoggedEvent
 from tailorbird.schema.profile import identifier_of
-from tailorbird.schema.records import KINDS, LogRecord, decode, encode
+from tailorbird.schema.records import KINDS, LinkRevoked, LogRecord, decode, encode
 from tailorbird.stores.log import Log
 from tailorbird.stores.segments import SegmentLog
 from tailorbird.stores.sqlite import SqliteState
@@ -52,7 +53,7 @@ logger = logging.getLogger("tailorbird")
 
 _EVENT_KIND = KINDS[LoggedEvent]
 _DECISION_KIND = KINDS[LoggedDecision]
-_ENTRY_BYTES = 4096  # Of a changed entry, roughly: profiles are larger, links smaller.
+_ENTRY_BYTES = 2048  # Of a changed entry, roughly: a profile takes twice as much, each identifier half.
 _WRITES_BETWEEN_CHECKS = 64  # Counting what waits for a commit costs as much as folding an event.
 _encoder = msgspec.json.Encoder()
 
@@ -114,13 +115,17 @@ class Engine:
         which mends the first and shows the second.
         """
         try:
-            return catch_up(self.fold, self.log)
+            count = catch_up(self.fold, self.log)
         except StorageError:
             raise
         except Exception:
             if self.world.store.offset == 0:
                 raise
             logger.exception("the state cannot be folded on; it is folded again from the log")
+        else:
+            if not self.world.revocations.is_stale:
+                return count
+            logger.warning("a link was revoked, and the state not folded again since: it is now")
         self.world.store.close()
         self.world = self.new_world(SqliteState(self._state_files.next(), TABLES))
         self.fold = Fold(self.world, self.options.secret, self.log)
@@ -412,6 +417,8 @@ class Engine:
         try:
             old = self.world
             world = self.new_world(SqliteState(self._state_files.next(), TABLES))
+            self._settle()
+            world.revocations.keep_apart(revoked_in(self.log))
             fold = Fold(world, self.options.secret, self.log)
             # Folding goes on where the last pass ended until it has caught up with the traffic; the last
             # stretch has no await in it, so nothing can be written between it and the switch.
@@ -432,6 +439,16 @@ class Engine:
                 shutil.rmtree(leftover, ignore_errors=True)
         finally:
             self._is_checkpointing = False
+
+    async def revoke_link(self, one: str, other: str, *, is_lifted: bool) -> None:
+        """Keep two identifiers apart for good, also in what was folded before; or lift that.
+
+        Returns when the state is what it would be had no event ever named the two together.
+        """
+        self.write(LinkRevoked(self.clock.now(), pair_of(one, other), is_lifted))
+        await self.durable()
+        while self.world.revocations.is_stale:
+            await self.refold()
 
     async def _refold_pass(self, fold: Fold) -> None:
         end = self.log.end
@@ -459,6 +476,8 @@ def catch_up(fold: Fold, log: Log, stop: int | None = None) -> int:
     """Fold the log from the world's offset to `stop` (its end); return how many records."""
     world = fold.world
     end = log.end if stop is None else stop
+    if world.offset == 0:
+        world.revocations.keep_apart(revoked_in(log, end))
     count = 0
     # Profiles hold no cycles; walking all of them again and again took a third of the time.
     gc.disable()

@@ -7,7 +7,7 @@ import msgspec
 
 from tailorbird import __version__
 from tailorbird.app.doors import Door, OutcomeBody
-from tailorbird.app.operators import ItemsBody, RejectsBody
+from tailorbird.app.operators import ItemsBody, LinkBody, RejectsBody
 from tailorbird.app.privacy_doors import SubmitBody
 from tailorbird.collect.collector import PATH_TYPES
 from tailorbird.deliver.api import DecideAnswer, DecideBody
@@ -132,6 +132,8 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         },
     ),
     ("GET", "/admin/v1/profiles/{identifier:path}"): Operation("people", query=("at",)),
+    ("PUT", "/admin/v1/revoked-links"): Operation("people", LinkBody),
+    ("DELETE", "/admin/v1/revoked-links"): Operation("people", query=("anonymousId", "userId")),
     ("GET", "/admin/v1/readouts"): Operation("readouts", answer=Readouts, query=("placement", "metric")),
     ("GET", "/admin/v1/rejects"): Operation("events", query=("after", "limit")),
     ("POST", "/admin/v1/rejects/replay"): Operation("events", RejectsBody),

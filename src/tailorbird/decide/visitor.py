@@ -56,7 +56,19 @@ class Request:
 class Visitor:
     """Who asks. `profile` is None for a visitor of whom nothing is known yet."""
 
-    __slots__ = ("_cel", "_world", "context", "founded_on", "gpc", "position", "profile", "profile_id", "t")
+    __slots__ = (
+        "_cel",
+        "_world",
+        "anonymous_id",
+        "context",
+        "founded_on",
+        "gpc",
+        "position",
+        "profile",
+        "profile_id",
+        "t",
+        "user_id",
+    )
 
     def __init__(self, world: World, secret: bytes, request: Request, t: float) -> None:
         anonymous_id = known(request.visitor.anonymous_id)
@@ -68,6 +80,7 @@ class Visitor:
             if is_suppressed(world, secret, "user_id", user_id):
                 user_id = anonymous_id = None
         self._world = world
+        self.anonymous_id, self.user_id = anonymous_id, user_id
         self.t = t
         self.context = request.context
         self.gpc = request.gpc

@@ -7,6 +7,7 @@ import functools
 
 from tailorbird.features.state import INTEREST
 from tailorbird.hashing import token, unit_interval
+from tailorbird.live.revocations import pair_of
 from tailorbird.live.world import Identifier, World
 from tailorbird.schema.profile import Profile, identifier_of
 
@@ -69,13 +70,21 @@ def is_shared(entry: Identifier) -> bool:
     return len(entry.owners) > 1 or FORGOTTEN in entry.owners
 
 
+def are_apart(world: World, anonymous_id: str, user_id: str | None) -> bool:
+    """Return whether a device and a user are never joined, because their link was revoked."""
+    folded = world.revocations.folded
+    if not folded or user_id is None:
+        return False
+    return pair_of(identifier_of("anonymous_id", anonymous_id), identifier_of("user_id", user_id)) in folded
+
+
 def find(world: World, anonymous_id: str | None, user_id: str | None) -> Profile | None:
     """Return the profile of a visitor, to read; the known user comes first. None where nobody is known."""
     if user_id is not None:
         owner = world.identifiers.get(identifier_of("user_id", user_id))
         if owner is not None:
             return world.profiles.get(owner.profile)
-    if anonymous_id is None:
+    if anonymous_id is None or are_apart(world, anonymous_id, user_id):
         return None
     entry = world.identifiers.get(identifier_of("anonymous_id", anonymous_id))
     if entry is None or (user_id is not None and entry.owners):
@@ -106,7 +115,7 @@ def founding_identifier(world: World, anonymous_id: str | None, user_id: str | N
     The anonymous id where there is one, because it is what the visitor was known by before signing in
     on every other door; unless the device is known as somebody else's or as shared.
     """
-    if anonymous_id is not None:
+    if anonymous_id is not None and not are_apart(world, anonymous_id, user_id):
         entry = world.identifiers.get(identifier_of("anonymous_id", anonymous_id))
         if entry is None:
             return identifier_of("anonymous_id", anonymous_id)

@@ -4,6 +4,7 @@
     profile      profile id               Profile
     identifier   type:value               Identifier (whose it is)
     word         e:event, c:category      its code (see `features.vocabulary`)
+    revoked      two identifiers          its standing (see `live.revocations`)
     mark         decision id              Mark (exposed, rewarded)
     placement    key                      Placement
     policy       placement key            PolicyState
@@ -29,6 +30,7 @@ from tailorbird.features.state import pack, unpack
 from tailorbird.features.vocabulary import Vocabulary
 from tailorbird.limits import CHECKPOINT_SLICE
 from tailorbird.live.catalogue import Catalogue, Shelf
+from tailorbird.live.revocations import Revocations
 from tailorbird.live.seen import SeenIds
 from tailorbird.live.table import Table
 from tailorbird.policies.base import PolicyState
@@ -44,6 +46,7 @@ TABLES = (
     "profile",
     "identifier",
     "word",
+    "revoked",
     "mark",
     "placement",
     "policy",
@@ -103,6 +106,7 @@ class World:
             store, "profile", (encode_profile, decode_profile), profile_bytes, _PROFILE_BYTES
         )
         self._words: Table[int] = Table(store, "word", _msgpack(int), small)
+        self._revoked: Table[int] = Table(store, "revoked", _msgpack(int), small)
         self.identifiers: Table[Identifier] = Table(store, "identifier", _msgpack(Identifier), side_bytes)
         self.marks: Table[Mark] = Table(store, "mark", _msgpack(Mark), side_bytes)
         self.policies: Table[PolicyState] = Table(store, "policy", _msgpack(PolicyState), small)
@@ -115,6 +119,7 @@ class World:
             self.profiles,
             self.identifiers,
             self._words,
+            self._revoked,
             self.marks,
             self.policies,
             self.moments,
@@ -131,6 +136,7 @@ class World:
         self.newest = 0.0
         """Time of the newest record folded since the start; epoch seconds."""
         self.suppressed: set[str] = {key for key, _ in self._suppressed.scan()}
+        self.revocations = Revocations(self._revoked)
         self.vocabulary = Vocabulary(self._words.put)
         self.vocabulary.load(self._words.scan())
         self.catalogue = Catalogue()

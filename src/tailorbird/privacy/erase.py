@@ -59,6 +59,7 @@ class Found(msgspec.Struct, frozen=True, rename="camel"):
     decisions: int = 0
     outcomes: int = 0
     consents: int = 0
+    revoked_links: int = 0
     named_by_others: int = 0
     """Other people's events that name the person as who they were before."""
     refused_events: int = 0
@@ -83,7 +84,7 @@ class Found(msgspec.Struct, frozen=True, rename="camel"):
 
 
 _STORES: Final = {
-    "log": ("events", "decisions", "outcomes", "consents", "namedByOthers"),
+    "log": ("events", "decisions", "outcomes", "consents", "revokedLinks", "namedByOthers"),
     "rejects": ("refusedEvents",),
     "state": ("profiles", "identifiers", "links"),
 }
@@ -111,7 +112,7 @@ class Erasure:
             StorageError: The disk refused.
         """
         log, rejects = self.installation.log, self.installation.rejects
-        finder = Finder(person, self.secret)
+        finder = Finder(person, self.secret, self.installation.world.revocations.folded)
 
         def scan(breather: Breather) -> Held:
             for record in log.read():
@@ -161,6 +162,7 @@ class Erasure:
             decisions=len(held.decisions),
             outcomes=len(held.outcomes),
             consents=len(held.consents),
+            revoked_links=len(held.revocations),
             named_by_others=len(held.renamed),
             refused_events=len(held.refusals),
             profiles=len(known),

@@ -7,6 +7,7 @@ A record is a person's where the fold made it so:
     decision    it was made for one of their profiles, or founded one
     outcome     it names one of their decisions
     consent     it names one of their identifiers
+    revocation  it names one of their identifiers
     refusal     its body mentions one of their identifiers, messages or decisions
 
 On a device that several people use, what was done signed in is that user's, and what was done signed
@@ -29,11 +30,12 @@ import msgspec
 
 from tailorbird.live.decision_ids import decision_id
 from tailorbird.live.profiles import FORGOTTEN, known
+from tailorbird.live.revocations import Pair, pair_of
 from tailorbird.privacy.person import Person, normalized
 from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.events import Event, LoggedEvent, LoggedOutcome
 from tailorbird.schema.profile import identifier_of
-from tailorbird.schema.records import KINDS, ConsentChanged, OwnerForgotten
+from tailorbird.schema.records import KINDS, ConsentChanged, LinkRevoked, OwnerForgotten, encode
 from tailorbird.stores.log import Entry, Record
 
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.){1,600})"')
@@ -51,6 +53,7 @@ class Held(msgspec.Struct):
     decisions: list[int] = []
     outcomes: list[int] = []
     consents: list[int] = []
+    revocations: list[int] = []
     markers: dict[str, list[int]] = {}
     """`OwnerForgotten` records, by device."""
     renamed: dict[int, Entry] = {}
@@ -69,13 +72,16 @@ class Held(msgspec.Struct):
     @property
     def records(self) -> list[int]:
         """Return the offsets of everything in the log that is the person's own."""
-        return sorted([*self.events, *self.decisions, *self.outcomes, *self.consents])
+        own = (self.events, self.decisions, self.outcomes, self.consents, self.revocations)
+        return sorted(offset for offsets in own for offset in offsets)
 
 
 class Finder:
     """Finds one person's records among those that it is shown, oldest first."""
 
-    def __init__(self, person: Person, secret: bytes) -> None:
+    def __init__(self, person: Person, secret: bytes, apart: frozenset[Pair] = frozenset()) -> None:
+        """Look for `person`; `apart` are the links that the fold does not make: see `live.revocations`."""
+        self._apart = apart
         self.held = Held()
         self._person = person
         self._secret = secret
@@ -97,6 +103,7 @@ class Finder:
             KINDS[LoggedOutcome]: self._outcome,
             KINDS[ConsentChanged]: self._consent,
             KINDS[OwnerForgotten]: self._marker,
+            KINDS[LinkRevoked]: self._revocation,
         }
 
     def take(self, record: Record) -> None:
@@ -155,13 +162,16 @@ class Finder:
         self.held.events.append(record.offset)
         self.held.message_ids.add(logged.m)
 
-    @staticmethod
-    def _joined(event: Event) -> str | None:
+    def _joined(self, event: Event) -> str | None:
         """Return the device that the fold links to the event's known user."""
-        previous = known(event.previous_id)
-        if event.type == "alias" and previous is not None and known(event.user_id) is not None:
-            return previous
-        return known(event.anonymous_id)
+        device, previous = known(event.anonymous_id), known(event.previous_id)
+        user = known(event.user_id)
+        if event.type == "alias" and previous is not None and user is not None:
+            device = previous
+        if device is None or user is None or not self._apart:
+            return device
+        pair = pair_of(identifier_of("anonymous_id", device), identifier_of("user_id", user))
+        return None if pair in self._apart else device
 
     def _is_signed_out_theirs(self, event: Event, device: str | None) -> bool:
         """Return whether an event without a known user is the person's."""
@@ -222,6 +232,8 @@ class Finder:
         if is_theirs or decision.founded_on in self._person.identifiers:
             self.held.decisions.append(record.offset)
             self.held.decision_ids.add(decision_id(self._secret, record.offset))
+        elif decision.anonymous_id in self._devices or decision.user_id in self._users:
+            self.held.renamed[record.offset] = _without_ids(decision)
 
     def _outcome(self, record: Record) -> None:
         if not self.held.decision_ids:
@@ -236,6 +248,11 @@ class Finder:
         if change.identifier in self._person.identifiers:
             self.held.consents.append(record.offset)
 
+    def _revocation(self, record: Record) -> None:
+        revoked: LinkRevoked = _revocation_decoder.decode(record.payload)
+        if not self._person.identifiers.isdisjoint(revoked.identifiers):
+            self.held.revocations.append(record.offset)
+
     def _marker(self, record: Record) -> None:
         marker: OwnerForgotten = _marker_decoder.decode(record.payload)
         self._own(marker.anonymous_id, FORGOTTEN)
@@ -246,6 +263,7 @@ _logged_event_decoder = msgspec.json.Decoder(LoggedEvent)
 _decision_decoder = msgspec.json.Decoder(LoggedDecision)
 _outcome_decoder = msgspec.json.Decoder(LoggedOutcome)
 _consent_decoder = msgspec.json.Decoder(ConsentChanged)
+_revocation_decoder = msgspec.json.Decoder(LinkRevoked)
 _marker_decoder = msgspec.json.Decoder(OwnerForgotten)
 
 
@@ -288,6 +306,11 @@ def _values(body: Any) -> Iterator[str]:  # noqa: ANN401
             yield value
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield str(value)
+
+
+def _without_ids(decision: LoggedDecision) -> Entry:
+    """Return a decision that says whose it is, and not by which ids they asked."""
+    return Entry(*encode(msgspec.structs.replace(decision, anonymous_id=None, user_id=None)))
 
 
 def _without_previous(logged: LoggedEvent) -> Entry:

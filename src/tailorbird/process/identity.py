@@ -16,12 +16,16 @@ from tailorbird.limits import (
 )
 from tailorbird.live.profiles import (
     FORGOTTEN,
+    are_apart,
+    find,
+    founding_identifier,
     holdout_position,
     is_shared,
     profile_id_of,
     shared_device_identifier,
 )
 from tailorbird.live.world import ALL_PLACEMENTS, ArmsMoments, Identifier, World
+from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.profile import AtPlacement, Link, Profile, identifier_of
 from tailorbird.stats.moments import add_unit
 
@@ -85,6 +89,21 @@ class Resolver:
         """Return the profile that `identifier` names, a new one where it names none."""
         return self._owned(identifier, seen)
 
+    def met(self, decision: LoggedDecision) -> Profile | None:
+        """Return the profile of whom a decision was made for, where links were revoked since.
+
+        Who was one person then may be two now: it is who is known by the ids that asked.
+        """
+        anonymous_id, user_id, founder = decision.anonymous_id, decision.user_id, decision.founded_on
+        if anonymous_id is not None or user_id is not None:
+            found = find(self._world, anonymous_id, user_id)
+            if found is not None:
+                return self._change(found.id)
+            founder = founding_identifier(self._world, anonymous_id, user_id)
+        elif decision.profile is not None and founder is None:
+            return self._world.profiles.change(decision.profile)
+        return None if founder is None else self.found_on(founder, Seen("decide", "", decision.t))
+
     def _owned(self, identifier: str, seen: Seen) -> Profile:
         return self._of(self._world.identifiers.get(identifier), identifier, seen)
 
@@ -100,6 +119,8 @@ class Resolver:
         world = self._world
         anonymous = identifier_of("anonymous_id", anonymous_id)
         user = identifier_of("user_id", user_id)
+        if are_apart(world, anonymous_id, user_id):
+            return self._owned(user, seen)
         device = world.identifiers.get(anonymous)
         owner = world.identifiers.get(user)
         # The first to sign in is whose device it is; whoever comes later never joins that profile.

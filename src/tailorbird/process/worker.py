@@ -27,6 +27,7 @@ from tailorbird.schema.item import ItemDeleted, ItemPatched, ItemsPut, patched
 from tailorbird.schema.profile import Profile
 from tailorbird.schema.records import (
     ConsentChanged,
+    LinkRevoked,
     LogRecord,
     OwnerForgotten,
     PlacementDeleted,
@@ -75,6 +76,7 @@ class Fold:
             ConsentChanged: self._consent_changed,
             Suppressed: self._suppressed,
             OwnerForgotten: self._owner_forgotten,
+            LinkRevoked: self._link_revoked,
         }
 
     def apply(self, record: Record) -> None:
@@ -223,9 +225,10 @@ class Fold:
     def _fold_decision(self, offset: int, decision: LoggedDecision, key: str) -> None:
         profile = None
         self.world.newest = max(self.world.newest, decision.r)
-        if decision.founded_on is not None:
-            seen = Seen("decide", "", decision.t)
-            profile = self._resolver.found_on(decision.founded_on, seen)
+        if self.world.revocations.folded and decision.profile is not None:
+            profile = self._resolver.met(decision)
+        elif decision.founded_on is not None:
+            profile = self._resolver.found_on(decision.founded_on, Seen("decide", "", decision.t))
         elif decision.profile is not None:
             profile = self.world.profiles.change(decision.profile)
         if profile is not None:
@@ -269,6 +272,9 @@ class Fold:
 
     def _suppressed(self, _offset: int, record: Suppressed) -> None:
         self.world.suppress(record.hashes, is_lifted=record.is_lifted)
+
+    def _link_revoked(self, _offset: int, record: LinkRevoked) -> None:
+        self.world.revocations.fold(record)
 
     def _owner_forgotten(self, _offset: int, record: OwnerForgotten) -> None:
         self._resolver.forget_owner(record.anonymous_id)

@@ -74,6 +74,9 @@ class LoggedDecision(
     profile: str | None = None
     founded_on: str | None = None
     """`type:value` of a visitor of whom this decision is the first that is heard."""
+    anonymous_id: str | None = None
+    user_id: str | None = None
+    """By which ids the visitor asked, as far as they identify anybody."""
     profile_version: int = -1
     """Log offset of the last record folded into the profile that was used."""
     policy: str = ""

@@ -50,6 +50,17 @@ class OwnerForgotten(msgspec.Struct, frozen=True, tag_field="k", tag="owner_forg
     anonymous_id: str
 
 
+class LinkRevoked(msgspec.Struct, frozen=True, tag_field="k", tag="revoke_link"):
+    """Two identifiers that are not the same person's, whatever events say (or may be again).
+
+    It holds for the whole log, also for what was written before it: see `live.revocations`.
+    """
+
+    r: float
+    identifiers: tuple[str, str]
+    is_lifted: bool = False
+
+
 LogRecord = (
     LoggedEvent
     | LoggedDecision
@@ -62,6 +73,7 @@ LogRecord = (
     | ConsentChanged
     | Suppressed
     | OwnerForgotten
+    | LinkRevoked
 )
 
 KINDS: dict[type, int] = {
@@ -76,6 +88,7 @@ KINDS: dict[type, int] = {
     ConsentChanged: 9,
     Suppressed: 10,
     OwnerForgotten: 11,
+    LinkRevoked: 12,
 }
 """The number by which a frame of the log names its record. Numbers are never given out again."""
 

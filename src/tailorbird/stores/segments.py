@@ -20,6 +20,7 @@ import asyncio
 import errno
 import fcntl
 import os
+import queue
 import re
 import threading
 import weakref
@@ -609,38 +610,43 @@ class _Syncer:
         self._segments: list[_Segment] = []  # Written to since the last sync.
         self._waiters: list[asyncio.Future[None]] = []
         self._is_closing = False
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        # A condition of `threading` is Python all through; this bell costs a tenth of one a turn.
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._is_rung = False
         self._thread = threading.Thread(target=self._run, name="log-syncer", daemon=True)
         self._thread.start()
 
     def add(self, segment: _Segment, bytes_count: int, waiters: list[asyncio.Future[None]]) -> None:
         """Take note of what was written and who waits for it."""
-        with self._changed:
+        with self._lock:
             self._bytes_written += bytes_count
             if segment not in self._segments:
                 self._segments.append(segment)
             self._waiters += waiters
-            if self._is_due():
-                self._changed.notify()
+            # While nobody waits there is time, until so much is unsynced that appends are refused soon.
+            if self._waiters or self._bytes_written - self.bytes_synced > self._bytes_unsynced_max:
+                self._ring()
 
     def add_directory(self) -> None:
         """Take note that a file was made."""
-        with self._changed:
+        with self._lock:
             self._has_new_file = True
 
     def close(self) -> None:
         """Sync what was written and end the thread."""
-        with self._changed:
+        with self._lock:
             self._is_closing = True
-            self._changed.notify()
+            self._ring()
         self._thread.join(CLOSE_SECONDS_MAX)
         if self._thread.is_alive():
             self.failure = f"the disk did not sync within {CLOSE_SECONDS_MAX:.0f} s"
 
-    def _is_due(self) -> bool:
-        """Return whether somebody waits, or so much is unsynced that appends are refused soon."""
-        bytes_unsynced = self._bytes_written - self.bytes_synced
-        return bool(self._waiters) or bytes_unsynced > self._bytes_unsynced_max or self._is_closing
+    def _ring(self) -> None:
+        """Wake the thread, unless it is to look again anyway. Call with the lock held."""
+        if not self._is_rung:
+            self._is_rung = True
+            self._bell.put(None)
 
     def _run(self) -> None:
         while self._serve():
@@ -648,8 +654,9 @@ class _Syncer:
 
     def _serve(self) -> bool:
         """Wait for work and do it; return whether more may come."""
-        with self._changed:
-            self._changed.wait_for(self._is_due)
+        self._bell.get()
+        with self._lock:
+            self._is_rung = False
             is_closing, bytes_written = self._is_closing, self._bytes_written
             segments, self._segments = self._segments, []
             waiters, self._waiters = self._waiters, []
