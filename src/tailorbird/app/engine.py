@@ -54,7 +54,7 @@ logger = logging.getLogger("tailorbird")
 _EVENT_KIND = KINDS[LoggedEvent]
 _DECISION_KIND = KINDS[LoggedDecision]
 _ENTRY_BYTES = 2048  # Of a changed entry, roughly: a profile takes twice as much, each identifier half.
-_WRITES_BETWEEN_CHECKS = 64  # Counting what waits for a commit costs as much as folding an event.
+_WRITES_BETWEEN_CHECKS = 16  # A look costs a fifth of an event; a write may be a batch of 2,500.
 _encoder = msgspec.json.Encoder()
 
 
@@ -358,7 +358,7 @@ class Engine:
         self._writes += 1
         # Once full, each write looks again: whoever was told to wait must find room as soon as there is.
         if self._is_full or self._writes % _WRITES_BETWEEN_CHECKS == 0:
-            self._is_full = self.world.dirty_count > 4 * self._dirty_soft_max
+            self._is_full = self.world.is_full or self.world.dirty_count > DIRTY_MAX
         if self._is_full:
             raise OverloadedError("too many changes wait for the disk")
 

@@ -105,6 +105,11 @@ class Table(Generic[T]):
                 yield key, value
 
     @property
+    def bytes_over(self) -> int:
+        """Return by how much the cache exceeds its bound: with what waits to be committed, it may."""
+        return max(self.cache_bytes - self._cache_bytes_max, 0)
+
+    @property
     def dirty_count(self) -> int:
         """Return how many changed entries wait for a checkpoint to begin."""
         return len(self._dirty)

@@ -63,6 +63,7 @@ ALL_PLACEMENTS = "*"
 
 T = TypeVar("T")
 
+_OVER_SHARE = 5  # Of the cache's bytes: by as much may it be exceeded while the disk is behind.
 _PROFILE_BYTES = 2_500  # Of a profile, beside what its encoding says: its objects, its record, dictionaries.
 
 
@@ -99,6 +100,7 @@ class World:
         self.offset = store.offset
         self.holdout_share = holdout_share
         """The next offset of the log to fold."""
+        self._over_bytes_max = cache_bytes // _OVER_SHARE
         profile_bytes = cache_bytes * 3 // 4
         side_bytes = cache_bytes // 8
         small = 16 * 1024 * 1024
@@ -198,6 +200,11 @@ class World:
     def dirty_count(self) -> int:
         """Return how many entries changed since the last checkpoint began."""
         return sum(table.dirty_count for table in self._tables)
+
+    @property
+    def is_full(self) -> bool:
+        """Return whether more waits for a commit than there is memory for."""
+        return sum(table.bytes_over for table in self._tables) > self._over_bytes_max
 
     def checkpoint_begin(self) -> None:
         """Take the present moment as what the next commit holds."""
