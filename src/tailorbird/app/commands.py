@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 
 from tailorbird.app.config import Config, load_config, load_keys, load_placements
-from tailorbird.app.engine import Engine, Options, catch_up, current_state
+from tailorbird.app.engine import Engine, catch_up, current_state
 from tailorbird.app.operators import readout_query
-from tailorbird.app.server import declare_placements, open_engine, serve
+from tailorbird.app.server import declare_placements, open_engine, options_of, serve
 from tailorbird.clock import SystemClock
 from tailorbird.decide.compiled import check
 from tailorbird.errors import ConfigurationError, ConflictError, InvalidInputError, NotFoundError
@@ -76,7 +76,7 @@ def run_rebuild(options: argparse.Namespace) -> int:
     config = _config(options)
     keys, _ = load_keys(_existing(config))
     clock = SystemClock()
-    engine_options = Options(secret=bytes.fromhex(keys.secret), holdout_share=config.holdout)
+    engine_options = options_of(config, keys)
     engine = Engine(Path(config.data), engine_options, clock)
     try:
         kept = engine.world.store

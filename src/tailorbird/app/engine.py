@@ -10,6 +10,7 @@ Every few seconds a checkpoint commits the world with its offset; after a crash 
 """
 
 import asyncio
+import functools
 import gc
 import logging
 import os
@@ -98,7 +99,6 @@ class Engine:
         self._written: asyncio.Future[None] | None = None
         self._turn: asyncio.Future[None] | None = None
         self._turn_failure: StorageError | None = None
-        self._acknowledging: set[asyncio.Task[None]] = set()
         self._is_full = False
         # Changed entries cannot be dropped before a commit: as many as a third of the cache would hold.
         self._dirty_soft_max = min(DIRTY_MAX // 4, options.cache_bytes // 3 // _ENTRY_BYTES)
@@ -203,20 +203,18 @@ class Engine:
         if failure is not None:
             turn.set_exception(failure)
             return
-        task = asyncio.get_running_loop().create_task(self._acknowledge(turn))
-        self._acknowledging.add(task)
-        task.add_done_callback(self._acknowledging.discard)
-
-    async def _acknowledge(self, turn: "asyncio.Future[None]") -> None:
-        started = self.clock.elapsed()
+        turn.add_done_callback(functools.partial(self._acknowledged, self.clock.elapsed()))
         try:
-            await self.durable()
+            self.log.when_durable(turn)
         except StorageError as error:
             turn.set_exception(error)
-        else:
-            turn.set_result(None)
-            if self.on_durable is not None:
-                self.on_durable(self.clock.elapsed() - started)
+
+    def _acknowledged(self, started: float, turn: "asyncio.Future[None]") -> None:
+        error = turn.exception()
+        if error is not None:
+            self.failure = str(error)  # What was folded cannot be taken back: see `durable`.
+        elif self.on_durable is not None:
+            self.on_durable(self.clock.elapsed() - started)
 
     def _settle(self) -> None:
         """Write what was appended and fold it, in the order of the log.

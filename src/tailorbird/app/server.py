@@ -45,16 +45,20 @@ def open_engine(config: Config, keys: Keys, clock: Clock | None = None) -> Engin
     Raises:
         ConflictError: Another process has the folder.
     """
-    options = Options(
+    engine = Engine(Path(config.data), options_of(config, keys), clock or SystemClock())
+    engine.recover()
+    return engine
+
+
+def options_of(config: Config, keys: Keys) -> Options:
+    """Return what the engine is told by a configuration."""
+    return Options(
         secret=bytes.fromhex(keys.secret),
         holdout_share=config.holdout,
         gpc_opts_out=config.global_privacy_control == "opt-out",
         cache_bytes=int(max((config.memory_mib - _BASE_MIB) * _CACHE_SHARE, _CACHE_MIB_MIN)) * 1024 * 1024,
         checkpoint_seconds=config.checkpoint_seconds,
     )
-    engine = Engine(Path(config.data), options, clock or SystemClock())
-    engine.recover()
-    return engine
 
 
 def declare_placements(engine: Engine, config_file: Path | None) -> None:

@@ -8,6 +8,7 @@ it survives the death of the process. `durable` waits until it survives the deat
 Records reach the disk in order: when a record is durable, so is every earlier one.
 """
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
@@ -70,6 +71,13 @@ class Log(Protocol):
 
         Raises:
             StorageError: The disk refused.
+        """
+
+    def when_durable(self, future: "asyncio.Future[None]") -> None:
+        """Settle `future` of the running loop as `durable` would return: None, or a StorageError.
+
+        Raises:
+            StorageError: The disk refused before; the future stays as it is.
         """
 
     def read(self, start: int = 0, stop: int | None = None) -> Iterator[Record]:

@@ -1,5 +1,6 @@
 """Both ports in memory: for tests, examples and trials. Nothing outlives the process."""
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tailorbird.stores.frame import check, hash_rows
@@ -43,6 +44,10 @@ class MemoryLog:
 
     async def durable(self) -> None:
         """Return at once: memory is as durable as it gets."""
+
+    def when_durable(self, future: "asyncio.Future[None]") -> None:
+        """Settle `future` at once."""
+        future.set_result(None)
 
     def read(self, start: int = 0, stop: int | None = None) -> Iterator[Record]:
         """Yield the records with `start <= offset < stop` that are there now."""

@@ -155,18 +155,31 @@ class SegmentLog:
         Raises:
             StorageError: The disk refused.
         """
-        loop = asyncio.get_running_loop()
+        waiter = asyncio.get_running_loop().create_future()
+        self.when_durable(waiter)
+        await waiter
+
+    def when_durable(self, future: "asyncio.Future[None]") -> None:
+        """Settle `future` of the running loop as `durable` would return: None, or a StorageError.
+
+        What was flushed already goes to the syncer at once; what was not, at the end of the turn.
+
+        Raises:
+            StorageError: The log is closed, or an earlier sync failed; the future stays as it is.
+        """
         with self._lock:
             if self._syncer.failure or self._is_closed:
                 raise self._refusal()
             if self._bytes_appended == self._syncer.bytes_synced:
-                return
-            waiter = loop.create_future()
-            self._waiters.append(waiter)
-            if self._turn_of is not loop:
-                self._turn_of = loop
-                loop.call_soon(self._end_turn)
-        await waiter
+                future.set_result(None)
+            elif not self._frames:
+                self._syncer.add(self._active, 0, [future])
+            else:
+                self._waiters.append(future)
+                loop = future.get_loop()
+                if self._turn_of is not loop:
+                    self._turn_of = loop
+                    loop.call_soon(self._end_turn)
 
     def read(self, start: int = 0, stop: int | None = None) -> Iterator[Record]:
         """Yield the records with `start <= offset < stop` that are there now, in order.
