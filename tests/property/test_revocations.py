@@ -161,3 +161,14 @@ def test_who_is_apart_is_met_apart():
     two = house.decide_all(DEVICE, ASKED, user=USER).profile_id
     three = house.decide_all(None, ASKED, user=USER).profile_id
     assert one != two == three
+
+
+def test_identifiers_of_any_characters_are_kept_apart_after_a_restart_too():
+    log = MemoryLog()
+    pair = pair_of('anonymous_id:a\x1fb"\n', "user_id:\x1f")
+    log.append(*encode(LinkRevoked(1.0, pair)))
+    store = MemoryState(TABLES)
+    world = World(store)
+    world.revocations.keep_apart(revoked_in(log))
+    world.checkpoint()
+    assert World(store).revocations.folded == {pair}

@@ -14,6 +14,8 @@ Each pair that the state has heard of has one of three standings:
 
 from collections.abc import Iterable, Iterator
 
+import msgspec
+
 from tailorbird.live.table import Table
 from tailorbird.schema.records import KINDS, LinkRevoked, decode
 from tailorbird.stores.log import Log
@@ -21,7 +23,6 @@ from tailorbird.stores.log import Log
 Pair = tuple[str, str]
 
 FOLDED, NOTED, LIFTED = 1, 2, 3
-_BETWEEN = "\x1f"
 _KIND = KINDS[LinkRevoked]
 
 
@@ -37,8 +38,7 @@ class Revocations:
         self._table = table
         self._standing: dict[Pair, int] = {}
         for key, standing in table.scan():
-            one, _, other = key.partition(_BETWEEN)
-            self._standing[one, other] = standing
+            self._standing[msgspec.json.decode(key, type=Pair)] = standing
         self.folded: frozenset[Pair] = frozenset()
         """The pairs that this fold keeps apart."""
         self._list()
@@ -77,7 +77,7 @@ class Revocations:
             self._set(pair, NOTED)
 
     def _set(self, pair: Pair, standing: int | None) -> None:
-        key = _BETWEEN.join(pair)
+        key = msgspec.json.encode(pair).decode()  # An identifier may hold any character.
         if standing is None:
             del self._standing[pair]
             self._table.delete(key)
