@@ -1,5 +1,6 @@
 """What a benchmark runs on: cores to pin to, what a process used, and all that for the record."""
 
+import functools
 import os
 import platform
 from collections.abc import Iterator
@@ -14,8 +15,12 @@ _TICK_SECONDS = 1.0 / os.sysconf("SC_CLK_TCK")
 _MIB = 1024.0
 
 
+@functools.cache
 def cores() -> tuple[int, int]:
-    """Return a core for the server and another for the load; the same where there is only one."""
+    """Return a core for the server and another for the load; the same where there is only one.
+
+    Looked up once: whoever is pinned already sees but the one core, and would put the server beside the load.
+    """
     allowed = sorted(os.sched_getaffinity(0))
     return allowed[0], allowed[-1]
 
