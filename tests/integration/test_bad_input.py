@@ -98,7 +98,9 @@ BAD_EVENTS = [
     ),
     pytest.param(b"[" * 100_000, "event", "", id="a hundred thousand brackets"),
     pytest.param(b'{"event":"x","userId":"u","properties":{"n":NaN}}', "body", "malformed", id="NaN"),
-    pytest.param(b'{"event":"x","userId":"u","properties":{"n":1e999}}', "[...][...]", "range", id="1e999"),
+    pytest.param(
+        b'{"event":"x","userId":"u","properties":{"n":1e999}}', "event.properties.n", "fits", id="1e999"
+    ),
     pytest.param(
         b'{"event":"x","userId":"u","properties":{"n":%b}}' % HUGE.encode(),
         "event.properties.n",
@@ -108,6 +110,13 @@ BAD_EVENTS = [
     pytest.param(
         b'{"event":"x","userId":%b}' % HUGE.encode(), "event.userId", "64 bits", id="400 digits as user id"
     ),
+    pytest.param(
+        b'{"event":"x","userId":"u","zzz":1e400}', "event.zzz", "fits", id="1e400 in a field of their own"
+    ),
+    pytest.param(
+        b'{"event":"x","userId":"u","zzz":"\xff"}', "body", "UTF-8", id="no UTF-8 in a field of their own"
+    ),
+    pytest.param(b"{" * 33 + b'"' + b'\\"' * 16_000, "body", "", id="a string without an end"),
     pytest.param(rb'{"event":"x","userId":"a\ud800b"}', "body", "", id="half a surrogate pair"),
 ]
 
@@ -383,6 +392,13 @@ def test_more_than_8_mib_is_refused(api, path):
     assert answer.status_code in (400, 413)
     assert answer.headers["content-type"] == PROBLEM
     assert "at most 8388608 bytes" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("path", ["/v1/batch", "/v1/decide", "/admin/v1/items"])
+def test_more_than_1_mib_is_refused_without_a_server_key(api, path):
+    method = "PUT" if "items" in path else "POST"
+    answer = api.write.request(method, path, content=b" " * (1024 * 1024 + 1))
+    assert_refused(answer, "body", "at most 1048576 bytes without a server key")
 
 
 # --- keys --------------------------------------------------------------------------------------------
@@ -713,6 +729,11 @@ BAD_PLACEMENTS = [
         {"variants": TWO, "goal": {"event": "x", "value": "properties."}}, "goal.value", id="a bad value"
     ),
     pytest.param({"variants": TWO, "floor": 0.6}, "floor", id="floors above 1 together"),
+    pytest.param(
+        {"variants": [{"id": "a", "cap": 0.3}, {"id": "b", "cap": 0.3}]},
+        "variants.cap",
+        id="caps below 1 together",
+    ),
     pytest.param({"variants": TWO, "floor": 1.5}, "floor", id="a floor above 1"),
     pytest.param({"variants": TWO, "floor": -0.1}, "floor", id="a negative floor"),
     pytest.param({"variants": [{"id": "a"}, {"id": "a"}]}, "variants.id", id="an id twice"),
@@ -782,8 +803,8 @@ BAD_ITEMS = [
     pytest.param([{"id": "i", "stock": -1}], "[0].stock", id="a negative stock"),
     pytest.param([{"id": "i", "stock": 10**30}], "body.0.stock", id="a stock beyond counting"),
     pytest.param([{"id": "i", "attributes": {"n": 10**400}}], "body.0.attributes.n", id="400 digits"),
-    pytest.param([{"id": "i", "publishedAt": "soon"}], "[0].published_at", id="a time that is none"),
-    pytest.param([{"id": "i", "expiresAt": "99999-01-01"}], "[0].expires_at", id="year 99999"),
+    pytest.param([{"id": "i", "publishedAt": "soon"}], "[0].publishedAt", id="a time that is none"),
+    pytest.param([{"id": "i", "expiresAt": "99999-01-01"}], "[0].expiresAt", id="year 99999"),
     pytest.param([{"id": "i", "title": "t" * 9000}], "[0].item", id="more than 8 KB"),
     pytest.param([{"id": "i", "colour": "red"}], "[0]", id="an unknown field"),
     pytest.param([{"id": "i"}] * 1001, "body", id="1001 items"),
@@ -802,7 +823,7 @@ def test_a_bad_patch_is_refused_and_a_missing_item_is_404(api):
     api.stock({"id": "patched", "price": 3})
     assert_refused(api.admin.patch("/admin/v1/items/patched", json={"price": -1}), "price")
     assert_refused(api.admin.patch("/admin/v1/items/patched", json={"id": "other"}), "body")
-    assert_refused(api.admin.patch("/admin/v1/items/patched", json={"expiresAt": "x"}), "expires_at")
+    assert_refused(api.admin.patch("/admin/v1/items/patched", json={"expiresAt": "x"}), "expiresAt")
     assert api.admin.get("/admin/v1/items/patched").json()["price"] == 3
     for method in ("GET", "DELETE", "PATCH"):
         assert api.admin.request(method, "/admin/v1/items/nowhere", json={}).status_code == 404
@@ -937,7 +958,7 @@ def test_expect_continue_is_honoured(api):
 
 def test_head_has_no_body_and_options_any_path(api):
     answer = api.admin.head("/healthz")
-    assert (answer.status_code, answer.content) == (200, b"")
+    assert (answer.status_code, answer.content, answer.headers["content-length"]) == (200, b"", "2")
     answer = api.write.options("/v1/batch", headers={"origin": "https://shop.example"})
     assert answer.status_code == 204
     assert answer.headers["access-control-allow-origin"] == "https://shop.example"

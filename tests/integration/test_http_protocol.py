@@ -20,6 +20,7 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tailorbird.app import http
 from tailorbird.app.exchange import Exchange, Response, WhenDurable, json_response
 from tailorbird.app.http import hang_up_on_the_late, hot_protocol, uvicorn_config
 from tailorbird.errors import StorageError
@@ -299,6 +300,62 @@ async def test_an_offer_to_upgrade_is_no_detour():
         for body in "12":
             content = (await client.answer())[1]
             assert (content["by"], content["body"]) == ("hot", body)
+
+
+@pytest.mark.parametrize("cut", range(0, 14, 2))
+@in_loop
+async def test_an_offer_to_upgrade_may_come_in_two_pieces(cut):
+    async with serving() as served, connected(served) as client:
+        sent = post(b"1", b"Connection: Upgrade", b"Upgrade: h2c", b"X-Last: 1")
+        begins = sent.index(b"\r\nUpgrade")
+        client.send(sent[: begins + cut])
+        await asyncio.sleep(0.02)
+        client.send(sent[begins + cut :])
+        assert (await client.answer())[1]["body"] == "1"
+        client.send(post(b"2"))
+        assert (await client.answer())[1]["body"] == "2"
+
+
+@in_loop
+async def test_an_offer_behind_another_request_is_refused_rather_than_misread():
+    async with serving() as served, connected(served) as client:
+        smuggled = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+        client.send(COLD, post(smuggled, b"Connection: Upgrade", b"Upgrade: h2c"))
+        assert (await client.answer())[0] == 400
+        assert await client.is_closed()
+
+
+@pytest.mark.parametrize("cut", range(1, 5))
+@in_loop
+async def test_the_end_of_a_head_may_come_in_two_pieces(cut):
+    async with serving() as served, connected(served) as client:
+        client.send(COLD[:-cut])
+        await asyncio.sleep(0.02)
+        for byte in COLD[-cut:]:
+            client.send(bytes([byte]))
+            await asyncio.sleep(0.005)
+        assert (await client.answer())[1]["path"] == "/cold"
+
+
+@in_loop
+async def test_bodies_that_are_not_whole_have_a_bound_together(monkeypatch):
+    monkeypatch.setattr(http, "ARRIVING_BYTES_MAX", 50_000)
+    async with serving() as served, connected(served) as one, connected(served) as two:
+        begun = post(b"x" * 40_000)[:-1]
+        one.send(begun)
+        await asyncio.sleep(0.02)
+        two.send(begun)
+        assert (await two.answer())[0] == 429
+        assert await two.is_closed()
+        one.send(b"x")
+        assert (await one.answer())[0] == 200
+        assert http.ARRIVING.total == 0
+        one.send(begun)
+        await asyncio.sleep(0.02)
+        assert http.ARRIVING.total > 0
+        one.writer.close()
+        await asyncio.sleep(0.02)
+        assert http.ARRIVING.total == 0
 
 
 @in_loop

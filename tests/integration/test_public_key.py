@@ -97,6 +97,49 @@ def test_a_question_is_small(server):
     assert (answer.status_code, answer.json()["errors"][0]["path"]) == (400, "body")
 
 
+def test_the_lists_of_a_context_are_short(server):
+    put(server, "square-hero", holdout=0.0)
+    asked = {"placements": [{"key": "square-hero"}], "context": {"l": list(range(500))}}
+    status, answer = server.request("POST", "/v1/decide", asked, key=server.write_key)
+    assert (status, answer["errors"][0]["path"]) == (400, "context")
+    track(server, type="identify", userId="lists", traits={"short": [1] * 100, "long": [1] * 101})
+    assert set(server.profile("user_id:lists")["traits"]) == {"short"}
+
+
+def test_an_event_cannot_take_the_place_of_an_outcome(server):
+    put(server, "outcome-hero", holdout=0.0, goal={"event": "Bought"})
+    key = decide(server, {"anonymousId": "taker"}, "outcome-hero")["decisions"][0]["decisionId"]
+    track(server, anonymousId="taker", messageId=f"outcome:{key}:Bought")
+    server.must("POST", "/v1/outcomes", {"decisionId": key, "value": 5.0})
+    assert server.must("GET", f"/admin/v1/decisions/{key}")["outcome"]["value"] == 5.0
+
+
+def test_an_erasure_survives_whatever_events_were_let_in(server):
+    track(server, userId="victim")
+    odd = (
+        b'{"type":"track","userId":"other","event":"a","messageId":"odd-1","previousId":"victim","z":"\xff"}'
+    )
+    headers = {"authorization": f"Bearer {server.write_key}"}
+    assert httpx.post(f"{server.url}/v1/track", content=odd, headers=headers).status_code == 400
+    hostile = b'{"batch":"' + b'\\"' * 249_000
+    for _ in range(3):
+        assert httpx.post(f"{server.url}/v1/batch", content=hostile, headers=headers).status_code == 400
+    asked = {
+        "subject_request_id": "r-victim",
+        "subject_request_type": "erasure",
+        "submitted_time": "2026-11-25T00:00:00Z",
+        "subject_identities": [
+            {"identity_type": "controller_customer_id", "identity_value": "victim", "identity_format": "raw"}
+        ],
+    }
+    server.must("POST", "/opendsr/v1/requests?wait=true", asked, key=server.admin_key)
+    for body in ({"us\u0065rId": "victim", "event": ""}, {"userId": ["victim"], "event": "a"}):
+        content = json.dumps(body).replace('userId": "', 'us\\u0065rId": "')
+        assert httpx.post(f"{server.url}/v1/track", content=content, headers=headers).status_code == 400
+    rejects = server.must("GET", "/admin/v1/rejects?limit=1000", key=server.admin_key)
+    assert "victim" not in json.dumps(rejects)
+
+
 def test_a_fault_names_the_value_that_was_sent(server):
     asked = {"visitor": {"anonymousId": "v"}, "placements": [{"key": "contract-hero", "count": -1}]}
     status, answer = server.request("POST", "/v1/decide", asked)

@@ -1,6 +1,7 @@
 """Laws of erasure: what is left is the fold of everybody else's records, and nobody else notices."""
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -14,7 +15,8 @@ from tailorbird.decide.visitor import Request, Visitor
 from tailorbird.live import seen
 from tailorbird.live.decision_ids import decision_id
 from tailorbird.live.world import ALL_PLACEMENTS, TABLES, ArmsMoments, World
-from tailorbird.privacy.erase import Erasure
+from tailorbird.privacy.erase import Erasure, Progress
+from tailorbird.privacy.held import Held
 from tailorbird.privacy.person import Person
 from tailorbird.process.worker import Fold
 from tailorbird.schema.decision import LoggedChoice, LoggedDecision, VisitorRef
@@ -80,10 +82,10 @@ class House:
         self.fold = Fold(self.world, SECRET, self.log)
 
     def erase(self, *names: str) -> dict[str, Any]:
-        async def keep(_person: Person) -> None:
+        async def keep(_progress: Progress) -> None:
             """Nothing is cut short here."""
 
-        return asyncio.run(Erasure(self, SECRET).erase(names, Person(), keep))
+        return asyncio.run(Erasure(self, SECRET).erase(names, Progress(), keep))
 
     def happen(self, step: dict[str, Any]) -> None:
         """Let one thing happen: an event, a decision, an outcome or a consent."""
@@ -236,6 +238,40 @@ def test_nobody_else_notices_on_devices_that_people_share(history, names_other):
     assert "anonymous_id:anna-d" not in person.identifiers or b"anna-d" not in kept
     again = house.erase("user_id:anna-u")
     assert (again["found"], again["removed"], again["suppressed"]) == (0, 0, 0)
+
+
+class CutShortError(Exception):
+    """The process dies."""
+
+
+@lawfully
+@given(
+    histories(steps_of("anna-u", ["anna-d", "home"], []), steps_of("bert-u", ["bert-d", "home"], [])),
+    st.sampled_from(["before the rewrite", "after the rewrite"]),
+)
+def test_an_erasure_that_was_cut_short_proves_all_of_it_once(history, when):
+    whole, cut = House(), House()
+    for house in (whole, cut):
+        for _, step in history:
+            house.happen(step)
+    proof = whole.erase("user_id:anna-u")
+    kept = [Progress()]
+
+    async def keep(progress: Progress) -> None:
+        kept.append(progress)
+
+    class Dying(Erasure):
+        async def _rewrite(self, person: Person, held: Held) -> None:
+            if when == "after the rewrite":
+                await super()._rewrite(person, held)
+            raise CutShortError
+
+    with suppress(CutShortError):
+        asyncio.run(Dying(cut, SECRET).erase(["user_id:anna-u"], Progress(), keep))
+    asyncio.run(cut.refold())  # As a start does.
+    again = asyncio.run(Erasure(cut, SECRET).erase(["user_id:anna-u"], kept[-1], keep))
+    for name in ("found", "removed", "remaining", "stores"):
+        assert again[name] == proof[name]
 
 
 @lawfully

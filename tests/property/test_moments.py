@@ -1,6 +1,7 @@
 """Laws of the moments: however they were arrived at, they equal one pass over the units' totals."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import pytest
@@ -20,7 +21,11 @@ UNITS = 4
 values = st.floats(-1e6, 1e6).map(lambda value: round(value, 4))
 steps = st.tuples(
     st.integers(0, UNITS - 1),
-    st.one_of(st.just("decision"), st.just("exposure"), values),
+    st.one_of(
+        st.just("decision"),
+        st.tuples(st.just("exposure"), st.booleans()),
+        st.tuples(values, st.booleans()),
+    ),
 )
 totals = st.builds(
     UnitTotals,
@@ -28,6 +33,7 @@ totals = st.builds(
     exposures=st.integers(0, 10_000),
     outcomes=st.integers(0, 10_000),
     value=values,
+    outcomes_shown=st.integers(0, 10_000),
 )
 
 
@@ -50,13 +56,14 @@ def assert_same(left: UnitMoments, right: UnitMoments, scale: float) -> None:
             assert found == expected, field
 
 
-def take(step: int | float | str, moments: UnitMoments, unit: UnitTotals) -> None:
-    if step == "decision":
-        count_decision(moments, unit)
-    elif step == "exposure":
-        count_exposure(moments, unit)
-    else:
-        count_outcome(moments, unit, float(step))
+def take(step: Any, moments: UnitMoments, unit: UnitTotals) -> None:
+    match step:
+        case "decision":
+            count_decision(moments, unit)
+        case "exposure", is_rewarded:
+            count_exposure(moments, unit, is_rewarded=is_rewarded)
+        case value, is_shown:
+            count_outcome(moments, unit, float(value), is_shown=is_shown)
 
 
 @settings(max_examples=200, deadline=None)
@@ -68,7 +75,7 @@ def test_any_order_of_happenings_equals_one_pass_over_the_totals(happenings) -> 
         add_unit(moments, unit)
     for index, step in happenings:
         take(step, moments, units[index])
-    scale = 1.0 + sum(abs(step) for _, step in happenings if isinstance(step, float))
+    scale = 1.0 + sum(abs(unit.value) for unit in units) + 1e6 * len(happenings)
     assert_same(moments, one_pass(units), scale)
 
 

@@ -43,7 +43,9 @@ def simulate(generator: Generator, visitors: int, lift: float = 0.0) -> UnitMome
         exposures_squared=int((exposures**2).sum()),
         outcomes_squared=int((outcomes**2).sum()),
         outcomes_by_decisions=int((outcomes * decisions).sum()),
-        outcomes_by_exposures=int((outcomes * exposures).sum()),
+        outcomes_shown=int(outcomes.sum()),
+        outcomes_shown_squared=int((outcomes**2).sum()),
+        outcomes_shown_by_exposures=int((outcomes * exposures).sum()),
         value_squared=float((values**2).sum()),
     )
 

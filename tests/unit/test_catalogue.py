@@ -57,10 +57,14 @@ def test_an_item_that_only_events_name_has_an_index_and_is_not_shown():
 
 
 def test_items_that_events_name_are_bounded(monkeypatch):
-    monkeypatch.setattr(catalogue_module, "CATALOGUE_ITEMS_MAX", 2)
+    monkeypatch.setattr(catalogue_module, "NAMED_ITEMS_MAX", 2)
     catalogue = Catalogue()
     assert [catalogue.seen(key) for key in "aabc"] == [(0, True), (0, False), (1, True), (-1, False)]
     assert "c" not in catalogue.index
+    assert catalogue.put(Item("c")) == 2, "the catalogue's own items have their room"
+    assert catalogue.seen("d") == (-1, False)
+    catalogue.put(Item("a"))
+    assert catalogue.seen("d") == (3, True)
 
 
 def test_a_site_is_given_what_it_shows_and_not_stock_or_attributes():

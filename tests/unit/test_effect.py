@@ -51,9 +51,9 @@ def fold(units: list[tuple[int, int, list[float]]]) -> UnitMoments:
         for _ in range(decisions):
             count_decision(moments, unit)
         for _ in range(exposures):
-            count_exposure(moments, unit)
+            count_exposure(moments, unit, is_rewarded=False)
         for value in values:
-            count_outcome(moments, unit, value)
+            count_outcome(moments, unit, value, is_shown=True)
     return moments
 
 
@@ -210,8 +210,28 @@ def test_decisions_of_one_visitor_are_not_independent() -> None:
 
 def test_exposures_are_the_trials_once_either_arm_reports_any() -> None:
     silent, speaking = UnitMoments(decisions=9), UnitMoments(decisions=9, exposures=1)
-    assert trials_of(silent, silent) == "decisions"
-    assert trials_of(silent, speaking) == trials_of(speaking, silent) == "exposures"
+    assert trials_of("auto", silent, silent) == "decisions"
+    assert trials_of("auto", silent, speaking) == trials_of("auto", speaking, silent) == "exposures"
+    assert trials_of("decisions", silent, speaking) == "decisions"
+    assert trials_of("exposures", silent, silent) == "exposures"
+
+
+def test_outcomes_of_what_was_never_shown_are_no_part_of_a_rate_of_exposures() -> None:
+    moments = UnitMoments()
+    for _ in range(3):
+        unit = UnitTotals()
+        add_unit(moments, unit)
+        for _ in range(3):
+            count_decision(moments, unit)
+            count_outcome(moments, unit, 1.0, is_shown=False)
+        count_exposure(moments, unit, is_rewarded=True)
+    assert arm_estimate("rate", "exposures", moments).value == 1.0
+    assert arm_estimate("rate", "decisions", moments).value == 1.0
+    add_unit(moments, UnitTotals(decisions=3, exposures=3, outcomes=3, outcomes_shown=1))
+    rate, interval = arm_estimate("rate", "exposures", moments)
+    assert rate == pytest.approx(4 / 6)
+    assert interval is not None
+    assert interval[1] == 1.0
 
 
 VARIED = fold([(3, 2, []), (2, 2, [4.0]), (4, 3, [1.0, 2.0]), (1, 1, [])])

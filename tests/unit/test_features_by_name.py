@@ -22,13 +22,12 @@ from tailorbird.features.view import (
     OTHER_EVENT_BUCKETS,
     SCALARS,
     VECTOR_SIZE,
-    VOCABULARY,
     feature,
     features,
     scalars,
-    slug,
     vector,
 )
+from tailorbird.features.vocabulary import CATEGORY, EVENT, STANDARD_EVENTS, slug
 
 NOW = 1_700_000_000.0
 BLOCK = len(COLUMNS)
@@ -111,8 +110,10 @@ def test_scalars_tell_of_the_session_while_it_lasts():
 
 
 def test_the_vector_has_a_fixed_layout():
-    assert (len(VOCABULARY) + OTHER_EVENT_BUCKETS + CATEGORY_BUCKETS) * BLOCK + len(SCALARS) == VECTOR_SIZE
-    order = VOCABULARY.index("Order Completed")
+    assert (len(STANDARD_EVENTS) + OTHER_EVENT_BUCKETS + CATEGORY_BUCKETS) * BLOCK + len(
+        SCALARS
+    ) == VECTOR_SIZE
+    order = STANDARD_EVENTS.index("Order Completed")
     found = whole(counted("e:Order Completed"))
     assert found.shape == (VECTOR_SIZE,)
     assert found.dtype == np.float32
@@ -124,10 +125,10 @@ def test_other_events_and_categories_share_hashed_blocks_and_nothing_is_lost():
     events = [f"e:Custom {index}" for index in range(30)]
     categories = [f"c:cat {index}" for index in range(30)]
     found = whole(counted(*events, *categories))[: -len(SCALARS)].reshape(-1, BLOCK)
-    others = found[len(VOCABULARY) : len(VOCABULARY) + OTHER_EVENT_BUCKETS]
-    assert found[: len(VOCABULARY)].sum() == 0.0
+    others = found[len(STANDARD_EVENTS) : len(STANDARD_EVENTS) + OTHER_EVENT_BUCKETS]
+    assert found[: len(STANDARD_EVENTS)].sum() == 0.0
     assert others[:, 0].sum() == 30.0
-    assert found[len(VOCABULARY) + OTHER_EVENT_BUCKETS :, 0].sum() == 30.0
+    assert found[len(STANDARD_EVENTS) + OTHER_EVENT_BUCKETS :, 0].sum() == 30.0
 
 
 def test_the_vector_of_a_stranger_is_zero_but_for_scalars():
@@ -178,3 +179,38 @@ def test_a_million_made_up_names_end_in_one_bucket(monkeypatch):
     assert named["custom_0_count"] == named["custom_1_count"] == named["category_cat_1_count"] == 1.0
     assert named["other_count"] == named["category_other_count"] == 3.0
     assert "custom_2_count" not in named
+
+
+def test_made_up_names_do_not_take_the_places_of_standard_and_declared_ones(monkeypatch):
+    monkeypatch.setattr("tailorbird.features.vocabulary.VOCABULARY_MAX", 3)
+    person = visitor()
+    for index in range(5):
+        person.view(f"Custom {index}", NOW, f"cat {index}")
+    person.vocabulary.reserve(EVENT, "Newsletter Joined")
+    person.vocabulary.reserve(CATEGORY, "shoes")
+    for name in ("Product Added", "Newsletter Joined", "Custom 9"):
+        person.view(name, NOW, "shoes")
+    named = features(person.state, person.vocabulary, NOW)
+    assert named["product_added_count"] == named["newsletter_joined_count"] == 1.0
+    assert named["category_shoes_count"] == 3.0
+    assert named["other_count"] == 4.0
+
+
+def test_names_of_one_stem_are_one_feature():
+    person = visitor()
+    for name in (
+        "My Event",
+        "my_event",
+        "MY-EVENT",
+        "product  viewed",
+        "Product Viewed",
+        "Товар",
+        "!!!",
+        "😀",
+    ):
+        person.view(name, NOW)
+    named = features(person.state, person.vocabulary, NOW)
+    assert named["my_event_count"] == one(person, "my_event_count") == 3.0
+    assert named["product_viewed_count"] == one(person, "views_count") == 2.0
+    assert named["товар_count"] == one(person, "товар_count") == 1.0
+    assert sum(name.startswith("name_") and name.endswith("_count") for name in named) == 2

@@ -13,7 +13,7 @@ from tailorbird.features.state import new_state
 from tailorbird.live.profiles import FORGOTTEN
 from tailorbird.live.world import TABLES, Identifier, World
 from tailorbird.privacy import requests as requests_module
-from tailorbird.privacy.erase import Erasure
+from tailorbird.privacy.erase import Erasure, Progress
 from tailorbird.privacy.identities import Identity, check_identities, check_name, names_of
 from tailorbird.privacy.person import Person, person_of, to_suppress, values_named
 from tailorbird.privacy.requests import Request, Requests
@@ -60,9 +60,9 @@ class StubErasure(Erasure):
         self.failures: list[Exception] = []
         self.before: list[Person] = []
 
-    async def erase(self, names: Any, before: Person, keep: Any) -> dict[str, Any]:
-        self.before.append(before)
-        await keep(Person(frozenset(names), frozenset({"p-1"})))
+    async def erase(self, names: Any, before: Progress, keep: Any) -> dict[str, Any]:
+        self.before.append(before.person)
+        await keep(Progress(Person(frozenset(names), frozenset({"p-1"}))))
         await self.gate.wait()
         if self.failures:
             raise self.failures.pop(0)
@@ -162,7 +162,7 @@ def test_a_request_that_was_cut_short_goes_on_with_what_it_knew(tmp_path):
         requests = Requests(tmp_path, erasure, Turns())
         await requests.submit("r", "erasure", ["user_id:u"])
         work = asyncio.create_task(requests.work())
-        while not kept(tmp_path)[0]["person"]["identifiers"]:
+        while not kept(tmp_path)[0]["progress"]["person"]["identifiers"]:
             await asyncio.sleep(0.001)
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
@@ -216,6 +216,22 @@ def test_a_failing_disk_is_tried_again_and_then_said(tmp_path, monkeypatch):
         await requests.work()
         await requests.wait(request, 1.0)
         assert (request.status, request.failure, len(erasure.before)) == ("in_progress", "full", 3)
+
+    asyncio.run(run())
+
+
+def test_an_unforeseen_fault_leaves_the_others_their_right(tmp_path):
+    async def run() -> None:
+        erasure = StubErasure(House())
+        erasure.failures = [UnicodeDecodeError("utf-8", b"x", 0, 1, "odd")]
+        requests = Requests(tmp_path, erasure, Turns())
+        first = await requests.submit("first", "erasure", ["user_id:u"])
+        second = await requests.submit("second", "erasure", ["user_id:v"])
+        await requests.work()
+        await requests.wait(first, 1.0)
+        assert (first.status, len(erasure.before)) == ("in_progress", 2)
+        assert "UnicodeDecodeError" in first.failure
+        assert second.status == "completed"
 
     asyncio.run(run())
 

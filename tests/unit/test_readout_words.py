@@ -19,7 +19,7 @@ def arm(units: int, every: int, value: float = 10.0) -> UnitMoments:
     moments = UnitMoments()
     for unit in range(units):
         is_buyer = unit % every == 0
-        add_unit(moments, UnitTotals(2, 1, int(is_buyer), value * is_buyer * (1 + unit % 3)))
+        add_unit(moments, UnitTotals(2, 1, int(is_buyer), value * is_buyer * (1 + unit % 3), int(is_buyer)))
     return moments
 
 

@@ -24,9 +24,9 @@ PATIENCE_SECONDS = 60.0  # For a loaded machine; each of these tests takes about
 def query(as_of: float = 1_700_000_000.0) -> ReadoutQuery:
     personalized, holdout = UnitMoments(), UnitMoments()
     for unit in range(90):
-        add_unit(personalized, UnitTotals(2, 2, unit % 3 == 0, 7.5 * (unit % 3 == 0)))
+        add_unit(personalized, UnitTotals(2, 2, unit % 3 == 0, 7.5 * (unit % 3 == 0), unit % 3 == 0))
     for unit in range(10):
-        add_unit(holdout, UnitTotals(2, 2, unit % 4 == 0, 7.5 * (unit % 4 == 0)))
+        add_unit(holdout, UnitTotals(2, 2, unit % 4 == 0, 7.5 * (unit % 4 == 0), unit % 4 == 0))
     return ReadoutQuery(as_of, (PlacementMoments("hero", 0.1, personalized, holdout),))
 
 

@@ -49,8 +49,16 @@ from tailorbird.errors import (
     TailorbirdError,
     UnauthorizedError,
 )
-from tailorbird.limits import CONTEXT_BYTES_MAX, COUNT_MAX, DECIDE_BYTES_MAX, IDENTIFIER_LENGTH_MAX
+from tailorbird.limits import (
+    CONTEXT_BYTES_MAX,
+    CONTEXT_ENTRIES_MAX,
+    COUNT_MAX,
+    DECIDE_BYTES_MAX,
+    IDENTIFIER_LENGTH_MAX,
+    PUBLIC_BODY_BYTES_MAX,
+)
 from tailorbird.live.profiles import is_suppressed
+from tailorbird.rules.cel import entries_in
 from tailorbird.schema.decision import PlacementRequest, VisitorRef
 from tailorbird.schema.events import Event, LoggedOutcome
 from tailorbird.schema.placement import Time
@@ -102,15 +110,13 @@ class Doors:
 
     def single_event(self, exchange: Exchange) -> Answer:
         """Take in one event."""
-        body = exchange.body
-        self._require_write(exchange, body)
+        body = self._body_of_writer(exchange)
         collected = self.collector.single(exchange.path, body, gpc=exchange.has_gpc)
         return self._collect(collected)
 
     def batch(self, exchange: Exchange) -> Answer:
         """Take in a batch of events."""
-        body = exchange.body
-        self._require_write(exchange, body)
+        body = self._body_of_writer(exchange)
         return self._collect(self.collector.batch(exchange.path, body, gpc=exchange.has_gpc))
 
     def _collect(self, collected: Collected) -> Answer:
@@ -122,9 +128,12 @@ class Doors:
         self.served["events"] += len(accepted)
         return WhenDurable(durable, _refusal(collected, 200) if faults else _SUCCESS)
 
-    def _require_write(self, exchange: Exchange, body: bytes) -> None:
-        if self.gate.role(exchange):
-            return
+    def _body_of_writer(self, exchange: Exchange) -> bytes:
+        """Return the body of a request that carries a key, if need be in the body itself."""
+        is_known = bool(self.gate.role(exchange))
+        body = exchange.unpacked(PUBLIC_BODY_BYTES_MAX)
+        if is_known:
+            return body
         # Without a header the key is in the body; a body that cannot be read names no key.
         try:
             key = _write_key_decoder.decode(body).write_key
@@ -132,6 +141,7 @@ class Doors:
             key = None
         if key is None or not self.gate.role_of(key):
             raise UnauthorizedError("a write key is needed, and the one sent (if any) is not known")
+        return body
 
     def _is_refused(self, event: Event) -> bool:
         world, secret = self.engine.world, self.engine.options.secret
@@ -445,6 +455,10 @@ def decode(body: bytes, kind: Any, path: str = "") -> Any:  # noqa: ANN401
 def _check_context(body: bytes, context: dict[str, Any]) -> None:
     """Refuse a request's context that rules could not read, or not in good time."""
     fault = check_shape(body, "body")
+    count = entries_in(context)
+    if fault is None and count > CONTEXT_ENTRIES_MAX:
+        rule = f"at most {CONTEXT_ENTRIES_MAX} entries in its lists and objects"
+        fault = Fault("context", rule, f"{count} entries")
     if fault is None and len(body) > CONTEXT_BYTES_MAX:
         size = len(msgspec.json.encode(context))
         if size > CONTEXT_BYTES_MAX:

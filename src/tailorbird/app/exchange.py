@@ -117,16 +117,20 @@ class Exchange(msgspec.Struct, eq=False, gc=False):
 
     @property
     def body(self) -> bytes:
+        """Return the body, unpacked: see `unpacked`."""
+        return self.unpacked(BODY_BYTES_MAX)
+
+    def unpacked(self, bytes_max: int) -> bytes:
         """Return the body, unpacked where it is gzip by its header or by its first bytes.
 
         Raises:
-            InvalidInputError: It is no whole gzip, or larger than `BODY_BYTES_MAX` when unpacked.
+            InvalidInputError: It is no whole gzip, or larger than `bytes_max` when unpacked.
         """
         if self._is_packed is None:
             is_gzip = self._body.startswith(_GZIP_MAGIC)
             self._is_packed = is_gzip or self.header(b"content-encoding") in _PACKED
         if self._is_packed:
-            self._body = _unpacked(self._body)
+            self._body = _unpacked(self._body, bytes_max)
             self._is_packed = False
         return self._body
 
@@ -202,14 +206,14 @@ def _basic_user(value: bytes) -> str | None:
         return None
 
 
-def _unpacked(body: bytes) -> bytes:
+def _unpacked(body: bytes, bytes_max: int) -> bytes:
     unpacker = zlib.decompressobj(wbits=47)  # gzip or zlib, told apart by the header
     try:
-        out = unpacker.decompress(body, BODY_BYTES_MAX + 1)
+        out = unpacker.decompress(body, bytes_max + 1)
     except zlib.error as error:
         raise InvalidInputError(Fault("body", f"must be whole gzip data: {error}")) from error
-    if len(out) > BODY_BYTES_MAX:
-        raise InvalidInputError(Fault("body", f"at most {BODY_BYTES_MAX} bytes when unpacked"))
+    if len(out) > bytes_max:
+        raise InvalidInputError(Fault("body", f"at most {bytes_max} bytes when unpacked"))
     if not unpacker.eof:
         raise InvalidInputError(Fault("body", "must be whole gzip data: it ends too soon"))
     if unpacker.unused_data:

@@ -28,8 +28,18 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from tailorbird.app.exchange import JSON, Answer, Exchange, Headers, Response, Spelling, WhenDurable
-from tailorbird.limits import BODY_BYTES_MAX, HEADER_BYTES_MAX, REQUEST_SECONDS_MAX
+from tailorbird.app.exchange import (
+    JSON,
+    Answer,
+    Exchange,
+    Headers,
+    Response,
+    Spelling,
+    WhenDurable,
+    problem,
+)
+from tailorbird.errors import OverloadedError
+from tailorbird.limits import ARRIVING_BYTES_MAX, HEADER_BYTES_MAX, PUBLIC_BODY_BYTES_MAX, REQUEST_SECONDS_MAX
 
 Door = Callable[[Exchange], Answer]
 Pairs = tuple[tuple[bytes, bytes], ...]
@@ -37,10 +47,11 @@ Pairs = tuple[tuple[bytes, bytes], ...]
 _LINE_END, _HEAD_END = b"\r\n", b"\r\n\r\n"
 _VERSION = b" HTTP/1.1"
 _OK = HTTPStatus.OK.value
-_LENGTH_DIGITS_MAX = len(str(BODY_BYTES_MAX))
+_LENGTH_DIGITS_MAX = len(str(PUBLIC_BODY_BYTES_MAX))
 _SPELLINGS_MAX = 128  # Each may take as much memory as a head; clients have a few.
 _BEGINNING_AND_END = (None, None)
 _TOO_LONG = f"Headers may have at most {HEADER_BYTES_MAX} bytes."
+_OFFER = b"\r\nupgrade:"
 _UPGRADE = re.compile(rb"(\r\n)upgrade:", re.IGNORECASE)
 
 
@@ -96,6 +107,27 @@ def cors_headers(origin: bytes) -> Pairs:
     )
 
 
+class _Arriving:
+    """The bytes of all bodies that are not whole yet, each counted on its connection as `arrived`."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def add(self, connection: "HotProtocol | _Guest", more: int) -> bool:
+        """Count more bytes; return whether there is room for them."""
+        connection.arrived += more
+        self.total += more
+        return self.total <= ARRIVING_BYTES_MAX
+
+    def release(self, connection: "HotProtocol | _Guest") -> None:
+        """Count a connection's bytes no longer: its body is whole, or will never be."""
+        self.total -= connection.arrived
+        connection.arrived = 0
+
+
+ARRIVING = _Arriving()
+
+
 class _Target(NamedTuple):
     """Where a request line leads."""
 
@@ -143,6 +175,7 @@ class HotProtocol(asyncio.Protocol):
         # A request whose body is not all there.
         self._arriving: tuple[_Target, Spelling] | None = None
         self._left = 0  # Bytes of the body that are still to come.
+        self.arrived = 0  # Bytes of it that came, of those that `ARRIVING` counts.
         # A request that is answered.
         self._origin: bytes | None = None
         self._is_busy = False  # One waits for its answer, or was the last.
@@ -163,6 +196,7 @@ class HotProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End the connection."""
         self._connections.discard(self)
+        ARRIVING.release(self)
         if self.guest is None:
             self.let_go()
         else:
@@ -272,11 +306,13 @@ class HotProtocol(asyncio.Protocol):
 
     def _await_body(self, target: _Target, spelling: Spelling) -> bytes | None:
         length = self._written[spelling[b"content-length"]]
-        if not self._has_head or len(length) > _LENGTH_DIGITS_MAX or int(length) > BODY_BYTES_MAX:
+        if not self._has_head or len(length) > _LENGTH_DIGITS_MAX or int(length) > PUBLIC_BODY_BYTES_MAX:
             return None
         self.started = self.loop.time()
         self._arriving = (target, spelling)
-        self._left = int(length) - sum(map(len, self._body))
+        arrived = sum(map(len, self._body))
+        self._left = int(length) - arrived
+        self._count_arrived(arrived)
         return b""
 
     def _take_body(self, data: bytes) -> bytes:
@@ -284,6 +320,7 @@ class HotProtocol(asyncio.Protocol):
         part = data[: self._left]
         self._parser.feed_data(part)
         self._left -= len(part)
+        self._count_arrived(len(part))
         if not self._left and self._arriving is not None:
             arrived, self._arriving = self._arriving, None
             if self._due:
@@ -291,9 +328,18 @@ class HotProtocol(asyncio.Protocol):
             self._enter(*arrived)
         return data[len(part) :]
 
+    def _count_arrived(self, more: int) -> None:
+        """Count bytes of a body that is not whole; hang up where all connections together hold too many."""
+        if not ARRIVING.add(self, more):
+            self._keeps_alive = False
+            self._arriving = None
+            self._answer(problem(OverloadedError("too many large requests are arriving at once")))
+
     def _enter(self, target: _Target, spelling: Spelling) -> None:
         """Call the door."""
         self.started = None
+        if self.arrived:
+            ARRIVING.release(self)
         body = b"".join(self._body)
         self._body.clear()
         exchange = Exchange("POST", target.path, target.query, self._written.copy(), body, spelling)
@@ -399,6 +445,12 @@ class _Guest(HttpToolsProtocol):
         """As the host's."""
         self._host = host
         self._header_bytes = 0
+        self.arrived = 0
+        """As the host's."""
+        self._begun = b""
+        """The end of what came, where it may be the beginning of an offer to upgrade."""
+        self._last = b""
+        """The last few bytes that the parser has."""
         self._unreported_bytes = 0
         """What the parser has kept to itself: it gathers a header, or passes over what means nothing."""
         self._is_in_body = False
@@ -414,13 +466,16 @@ class _Guest(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the connection."""
+        ARRIVING.release(self)
         super().connection_lost(exc)
         self._host.let_go()
 
     def data_received(self, data: bytes) -> None:
         """Take in bytes, offers to upgrade passed over."""
-        if not self._is_in_body and b"pgrade" in data:
+        if not self._is_in_body:
+            data, self._begun = _cut_before_offer(self._last, self._begun + data)
             data = _without_offers(data)
+        self._last = (self._last + data)[-len(_HEAD_END) + 1 :]
         self._unreported_bytes += len(data)
         super().data_received(data)
         if self._unreported_bytes > HEADER_BYTES_MAX and not self.transport.is_closing():
@@ -430,6 +485,10 @@ class _Guest(HttpToolsProtocol):
     def is_late(self, now: float) -> bool:
         """Return whether a request has been arriving for too long; uvicorn itself closes what rests."""
         return self.started is not None and now - self.started > REQUEST_SECONDS_MAX
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Hang up where an offer was not seen ahead, behind another request: its body would be misread."""
+        self.send_400_response("Upgrades are not offered here.")
 
     # --- what the parser calls ----------------------------------------------------------------------
 
@@ -456,14 +515,17 @@ class _Guest(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Take in a part of the body."""
+        """Take in a part of the body, while there is room for it."""
         self._unreported_bytes = 0
+        if not ARRIVING.add(self, len(body)):
+            raise ValueError("too many large requests are arriving at once")
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Note that the request has arrived."""
         self._is_in_body = False
         self.started = None
+        ARRIVING.release(self)
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -509,8 +571,25 @@ def _without_offers(data: bytes) -> bytes:
     Java's client offers h2c with every plain request; the parser would take the body for the new
     protocol and lose it. The header's name is changed for another of the same length.
     """
+    if b"pgrade" not in data.lower():
+        return data
     head, end, rest = data.partition(_HEAD_END)
     return _UPGRADE.sub(rb"\1x-asked:", head) + end + rest
+
+
+def _cut_before_offer(before: bytes, data: bytes) -> tuple[bytes, bytes]:
+    """Return a part of a head less what may be the beginning of an offer to upgrade, and that.
+
+    What is cut is seen together with what follows it: an offer may come in two pieces. `before` is what
+    came just before.
+    """
+    seen = before + data
+    if _HEAD_END in seen or seen.endswith(_HEAD_END[:-1]):
+        return data, b""  # The head ends here, whatever follows.
+    for size in range(min(len(data), len(_OFFER) - 1), 0, -1):
+        if data[-size:].lower() == _OFFER[:size]:
+            return data[:-size], data[-size:]
+    return data, b""
 
 
 def _lines(headers: Pairs) -> bytes:

@@ -17,6 +17,7 @@ from tailorbird.errors import ConflictError, Fault, InvalidInputError, NotFoundE
 from tailorbird.limits import (
     CATALOGUE_ITEMS_MAX,
     ITEM_BYTES_MAX,
+    ITEM_IDS_MAX,
     ITEMS_PER_CALL_MAX,
     PAGE_SIZE_MAX,
     PLACEMENTS_MAX,
@@ -87,10 +88,14 @@ class Operators:
         for index, item in enumerate(items):
             _check_item(item, f"[{index}].")
         catalogue = self._engine.world.catalogue
-        new = sum(item.id not in catalogue.index for item in items)
-        if len(catalogue.ids) + new > CATALOGUE_ITEMS_MAX:
+        size = catalogue.size + sum(catalogue.get(item.id) is None for item in items)
+        if size > CATALOGUE_ITEMS_MAX:
             rule = f"a catalogue of at most {CATALOGUE_ITEMS_MAX} items"
-            raise InvalidInputError(Fault("items", rule, len(catalogue.ids) + new))
+            raise InvalidInputError(Fault("items", rule, size))
+        ids = len(catalogue.ids) + sum(item.id not in catalogue.index for item in items)
+        if ids > ITEM_IDS_MAX:
+            rule = f"at most {ITEM_IDS_MAX} ids over time; a fresh data folder begins anew"
+            raise InvalidInputError(Fault("items", rule, ids))
         self._engine.write(ItemsPut(self._engine.clock.now(), tuple(items)))
         await self._engine.durable()
         return json_response({"written": len(items)})
@@ -358,7 +363,10 @@ def readout_query(
     for key, arms in sorted(world.moments.scan()):
         declared = world.placements.get(key)
         share = world.holdout_share if declared is None or declared.holdout is None else declared.holdout
-        moments.append(PlacementMoments(key, share, arms.personalized, arms.holdout, arms.merged_units))
+        learn_from = "auto" if declared is None else declared.learn_from
+        moments.append(
+            PlacementMoments(key, share, arms.personalized, arms.holdout, learn_from, arms.merged_units)
+        )
     return ReadoutQuery(as_of, tuple(moments), placement, metric)
 
 
@@ -370,8 +378,7 @@ def _check_item(item: Item, path: str) -> None:
     size = len(msgspec.json.encode(item))
     if size > ITEM_BYTES_MAX:
         raise InvalidInputError(Fault(f"{path}item", f"at most {ITEM_BYTES_MAX} bytes", f"{size} bytes"))
-    for name in ("published_at", "expires_at"):
-        text = getattr(item, name)
+    for name, text in (("publishedAt", item.published_at), ("expiresAt", item.expires_at)):
         try:
             if text is not None:
                 parse_time(text)

@@ -10,11 +10,12 @@ from starlette.routing import Match, Route, Router
 from tailorbird.app.doors import Door, Doors, guarded
 from tailorbird.app.exchange import Exchange, Headers, Response, WhenDurable, problem
 from tailorbird.app.http import cors_headers
+from tailorbird.app.keys import Gate, Role
 from tailorbird.app.openapi import document
 from tailorbird.app.operators import Operators
 from tailorbird.app.privacy_doors import PrivacyDoors
 from tailorbird.errors import Fault, InvalidInputError, NotFoundError
-from tailorbird.limits import BODY_BYTES_MAX
+from tailorbird.limits import BODY_BYTES_MAX, PUBLIC_BODY_BYTES_MAX
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -87,7 +88,8 @@ def with_openapi(routes: list[tuple[str, str, Door]]) -> list[tuple[str, str, Do
 class Application:
     """The ASGI application: Starlette's routing around the doors."""
 
-    def __init__(self, routes: list[tuple[str, str, Door]]) -> None:
+    def __init__(self, routes: list[tuple[str, str, Door]], gate: Gate) -> None:
+        self._gate = gate
         self._doors: dict[tuple[str, str], Door] = {
             (method, path): guarded(door) for method, path, door in routes
         }
@@ -107,9 +109,7 @@ class Application:
             await _send(send, _preflight(), headers)
             return
         response = await self._respond(scope, receive, headers)
-        if scope["method"] == "HEAD":
-            response = response._replace(body=b"")
-        await _send(send, response, headers)
+        await _send(send, response, headers, is_bodiless=scope["method"] == "HEAD")
 
     async def _respond(self, scope: Scope, receive: Receive, headers: Headers) -> Response:
         path, params = self._match(scope)
@@ -122,15 +122,26 @@ class Application:
             body = b'{"type":"about:blank","title":"Method not allowed","status":405,"detail":"allowed: %b"}'
             answer = Response(405, body % allowed.encode(), b"application/problem+json")
             return answer._replace(headers=((b"allow", allowed.encode()),))
-        body_bytes = await _read(receive)
-        if body_bytes is None:
-            return problem(InvalidInputError(Fault("body", f"at most {BODY_BYTES_MAX} bytes")))
-        exchange = Exchange(method, scope["path"], scope["query_string"], headers, body_bytes, params=params)
+        asked = Exchange(method, scope["path"], scope["query_string"], headers, b"", params=params)
+        is_trusted = self._is_trusted(asked)
+        bytes_max = BODY_BYTES_MAX if is_trusted else PUBLIC_BODY_BYTES_MAX
+        content = await _read(receive, bytes_max)
+        if content is None:
+            who = "" if is_trusted else " without a server key"
+            return problem(InvalidInputError(Fault("body", f"at most {bytes_max} bytes{who}")))
+        exchange = Exchange(method, scope["path"], scope["query_string"], headers, content, params=params)
         result = door(exchange)
         if isinstance(result, WhenDurable):
             await asyncio.wait([result.durable])
             return result.settled()
         return result if isinstance(result, Response) else await result
+
+    def _is_trusted(self, asked: Exchange) -> bool:
+        """Return whether a request shows, before its body, a key that is no public one."""
+        try:
+            return self._gate.role(asked) >= Role.SERVER
+        except InvalidInputError:
+            return False  # The door says what is wrong with its query.
 
     def _match(self, scope: Scope) -> tuple[str | None, dict[str, str]]:
         """Return the first route of this path, whatever its methods: the narrower ones stand first."""
@@ -161,7 +172,7 @@ def _preflight() -> Response:
     return Response(204, b"", headers=headers)
 
 
-async def _read(receive: Receive) -> bytes | None:
+async def _read(receive: Receive, bytes_max: int) -> bytes | None:
     """Return the body, None where it is too large."""
     parts, size = [], 0
     while True:
@@ -170,14 +181,16 @@ async def _read(receive: Receive) -> bytes | None:
             return b""
         part = message.get("body", b"")
         size += len(part)
-        if size > BODY_BYTES_MAX:
+        if size > bytes_max:
             return None
         parts.append(part)
         if not message.get("more_body", False):
             return b"".join(parts)
 
 
-async def _send(send: Send, response: Response, request_headers: Headers) -> None:
+async def _send(
+    send: Send, response: Response, request_headers: Headers, *, is_bodiless: bool = False
+) -> None:
     origin = request_headers.get(b"origin")
     headers = list(response.headers)
     if response.status not in (204, 304):
@@ -186,7 +199,7 @@ async def _send(send: Send, response: Response, request_headers: Headers) -> Non
     if origin is not None:
         headers += cors_headers(origin)
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    await send({"type": "http.response.body", "body": response.body})
+    await send({"type": "http.response.body", "body": b"" if is_bodiless else response.body})
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

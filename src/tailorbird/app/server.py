@@ -78,13 +78,14 @@ def declare_placements(engine: Engine, config_file: Path | None) -> None:
 
 def serve(engine: Engine, config: Config, keys: Keys) -> None:
     """Serve until SIGTERM or SIGINT, then end cleanly: answer what is under way, write everything down."""
-    doors = Doors(engine, Gate(keys), config.analytics_js)
+    gate = Gate(keys)
+    doors = Doors(engine, gate, config.analytics_js)
     readouts = ReadoutWorker()
     operators = Operators(doors, readouts)
     privacy = Privacy(engine)
     listener = _listen(config.host, config.port)
     settings = uvicorn_config(
-        Application(with_openapi(table(doors, operators, PrivacyDoors(doors, privacy)))),
+        Application(with_openapi(table(doors, operators, PrivacyDoors(doors, privacy))), gate),
         hot_protocol(doors.hot()),
         log_level=config.log_level,
         limit_concurrency=CONNECTIONS_MAX,

@@ -11,7 +11,7 @@ from tailorbird.collect.validate import (
     Shared,
     Valid,
     check_shape,
-    may_hold_long_numbers,
+    may_hold_large_numbers,
     parse_fault,
     validate,
 )
@@ -120,7 +120,7 @@ class Collector:
             fault = Fault("context", rule, f"{merged} bytes")
             self._refuse(body, door, fault)
             raise InvalidInputError(fault)
-        shared = Shared(None, batch.context, batch.integrations, may_hold_long_numbers(body))
+        shared = Shared(None, batch.context, batch.integrations, may_hold_large_numbers(body))
         sent = (_seconds(batch.sent_at), gpc)
         for index, raw in enumerate(batch.batch):
             self._take(bytes(raw), (door, index), shared, sent, collected)

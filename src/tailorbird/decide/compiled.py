@@ -149,9 +149,15 @@ def _check_arms(placement: Placement) -> list[Fault]:
     if placement.floor * len(placement.arms) > 1.0:
         rule = f"floors of {len(placement.arms)} candidates add up to at most 1"
         faults.append(Fault("floor", rule, placement.floor))
+    caps = [variant.cap for variant in placement.variants]
+    if caps and sum(caps) < 1.0 - _ROUNDING:
+        faults.append(Fault("variants.cap", "caps add up to at least 1, or there is nothing to show", caps))
     policy = placement.policy
     unknown = [arm for arm in getattr(policy, "weights", {}) if arm not in placement.arms]
     return faults + [Fault("policy.weights", "names a candidate of the placement", arm) for arm in unknown]
+
+
+_ROUNDING = 1e-9  # Three caps of a third are 1.
 
 
 def _check_names(placement: Placement) -> list[Fault]:

@@ -5,8 +5,8 @@ window, exact to a tile), `product_viewed_decayed_7d` (half-life 7 d); windows 1
 likewise: `category_shoes_7d`. Short names for the commonest events: `views_7d`, `carts_7d`, `orders_7d`,
 `pages_7d`, `searches_7d`. Then the scalars of `SCALARS`.
 
-The vector's layout is fixed by `LAYOUT_VERSION`: a block of nine slots for each event of `VOCABULARY`, for
-each of the hashed buckets of other events and of categories, then the scalars.
+The vector's layout is fixed by `LAYOUT_VERSION`: a block of nine slots for each event of
+`STANDARD_EVENTS`, for each of the hashed buckets of other events and of categories, then the scalars.
 """
 
 import functools
@@ -32,33 +32,9 @@ from tailorbird.features.state import (
     find_counter,
     read_counter,
 )
-from tailorbird.features.vocabulary import CATEGORY, EVENT, KINDS, Vocabulary
+from tailorbird.features.vocabulary import CATEGORY, KINDS, STANDARD_EVENTS, Vocabulary, slug
 
 LAYOUT_VERSION = 1
-VOCABULARY = (
-    "Product Viewed",
-    "Product Added",
-    "Product Removed",
-    "Product Clicked",
-    "Product List Viewed",
-    "Products Searched",
-    "Cart Viewed",
-    "Checkout Started",
-    "Order Completed",
-    "Order Refunded",
-    "Page Viewed",
-    "Screen Viewed",
-    "Identified",
-    "Decision Viewed",
-    "Promotion Viewed",
-    "Promotion Clicked",
-    "Article Viewed",
-    "Video Playback Started",
-    "Signed Up",
-    "Email Opened",
-)
-"""Events with slots of their own: Segment's ecommerce, page and media specifications."""
-
 OTHER_EVENT_BUCKETS = 8
 CATEGORY_BUCKETS = 16
 SCALARS = (
@@ -80,20 +56,10 @@ ALIASES = {
 }
 
 _BLOCK = len(COLUMNS)
-_BLOCKS = len(VOCABULARY) + OTHER_EVENT_BUCKETS + CATEGORY_BUCKETS
+_BLOCKS = len(STANDARD_EVENTS) + OTHER_EVENT_BUCKETS + CATEGORY_BUCKETS
 VECTOR_SIZE = _BLOCKS * _BLOCK + len(SCALARS)
-_VOCABULARY_INDEX = {name: index for index, name in enumerate(VOCABULARY)}
+_VOCABULARY_INDEX = {name: index for index, name in enumerate(STANDARD_EVENTS)}
 _NAME = re.compile(r"^(?P<stem>.+?)_(?P<column>count|(?:decayed_)?(?:1h|1d|7d|30d))$")
-_SLUG = re.compile(r"[^a-z0-9]+")
-
-
-def slug(name: str) -> str:
-    """Return a name in lower case with `_` for all else.
-
-    >>> slug("Product Viewed")
-    'product_viewed'
-    """
-    return _SLUG.sub("_", name.lower()).strip("_")
 
 
 def session_at(state: State, t: float) -> int:
@@ -130,17 +96,20 @@ def feature(state: State, vocabulary: Vocabulary, name: str, at: float) -> float
     stem, column = parsed
     if column < 0:
         return scalars(state, at)[SCALARS.index(name)]
-    position = _position_of(state, vocabulary, stem)
-    return float(read_counter(state, position, column, at)) if position >= 0 else 0.0
+    total = 0.0
+    for code in vocabulary.with_stem(_STEMS_BY_ALIAS.get(stem, stem)):
+        position = find_counter(state, code)
+        if position >= 0:
+            total += read_counter(state, position, column, at)
+    return total
 
 
 def common_features(state: State, vocabulary: Vocabulary, at: float) -> dict[str, float]:
     """Return the features that have short names, seen or not: `views_7d` is 0.0 for a newcomer."""
-    table = _table(state, at)
+    counts = _by_stem(state, vocabulary, at)
     named: dict[str, float] = {}
-    for alias, event in ALIASES.items():
-        position = find_counter(state, vocabulary.find(EVENT, event))
-        values = table[position].tolist() if position >= 0 else [0.0] * len(COLUMNS)
+    for alias, stem in _STEMS_BY_ALIAS.items():
+        values = counts.get(stem, _NEVER)
         named |= {f"{alias}_{column}": value for column, value in zip(COLUMNS, values, strict=True)}
     return named
 
@@ -148,8 +117,7 @@ def common_features(state: State, vocabulary: Vocabulary, at: float) -> dict[str
 def features(state: State, vocabulary: Vocabulary, at: float) -> dict[str, float]:
     """Return every feature of the profile by name, as of `at`."""
     named = dict(zip(SCALARS, scalars(state, at), strict=True))
-    for code, values in zip(counted(state).tolist(), _table(state, at).tolist(), strict=True):
-        stem = _stem_of(code % KINDS, vocabulary.name(code))
+    for stem, values in _by_stem(state, vocabulary, at).items():
         named |= {f"{stem}_{column}": value for column, value in zip(COLUMNS, values, strict=True)}
     return named
 
@@ -168,9 +136,14 @@ def _table(state: State, at: float) -> NDArray[np.float32]:
     return read(rows, last, at)
 
 
-@functools.lru_cache(maxsize=65_536)
-def _stem_of(kind: int, name: str) -> str:
-    return f"category_{slug(name)}" if kind == CATEGORY else slug(name)
+def _by_stem(state: State, vocabulary: Vocabulary, at: float) -> dict[str, list[float]]:
+    """Return the columns of every counter by stem; those of names with the same one are added up."""
+    found: dict[str, list[float]] = {}
+    for code, values in zip(counted(state).tolist(), _table(state, at).tolist(), strict=True):
+        stem = vocabulary.stem(code)
+        others = found.get(stem)
+        found[stem] = values if others is None else [a + b for a, b in zip(others, values, strict=True)]
+    return found
 
 
 @functools.lru_cache(maxsize=4096)
@@ -182,22 +155,12 @@ def _parsed(name: str) -> tuple[str, int] | None:
     return None if match is None else (match["stem"], COLUMNS.index(match["column"]))
 
 
-_EVENTS_BY_STEM = {slug(name): name for name in VOCABULARY} | ALIASES
-
-
-def _position_of(state: State, vocabulary: Vocabulary, stem: str) -> int:
-    """Return the position of the counter that `stem` names, -1 where there is none."""
-    event = _EVENTS_BY_STEM.get(stem)
-    if event is not None:
-        return int(find_counter(state, vocabulary.find(EVENT, event)))
-    for position, code in enumerate(counted(state).tolist()):
-        if _stem_of(code % KINDS, vocabulary.name(code)) == stem:
-            return position
-    return -1
+_STEMS_BY_ALIAS = {alias: slug(event) for alias, event in ALIASES.items()}
+_NEVER = [0.0] * len(COLUMNS)
 
 
 def _block_of(kind: int, name: str) -> int:
     if kind == CATEGORY:
-        return len(VOCABULARY) + OTHER_EVENT_BUCKETS + zlib.crc32(name.encode()) % CATEGORY_BUCKETS
+        return len(STANDARD_EVENTS) + OTHER_EVENT_BUCKETS + zlib.crc32(name.encode()) % CATEGORY_BUCKETS
     known = _VOCABULARY_INDEX.get(name)
-    return len(VOCABULARY) + zlib.crc32(name.encode()) % OTHER_EVENT_BUCKETS if known is None else known
+    return len(STANDARD_EVENTS) + zlib.crc32(name.encode()) % OTHER_EVENT_BUCKETS if known is None else known

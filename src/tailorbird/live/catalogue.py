@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailorbird.clock import parse_time
-from tailorbird.limits import CATALOGUE_ITEMS_MAX
+from tailorbird.limits import ITEM_IDS_MAX, NAMED_ITEMS_MAX
 from tailorbird.schema.item import Item
 
 _FIRST_CAPACITY = 1024
@@ -78,11 +78,15 @@ class Catalogue:
         return self.index.get(key, -1)
 
     def seen(self, key: str) -> tuple[int, bool]:
-        """Return the index of an item that an event names, and whether it is new; -1 without room."""
+        """Return the index of an item that an event names, and whether it is new; -1 without room.
+
+        Anybody with the public write key can make up ids: they have a bound of their own, which leaves
+        the catalogue its room.
+        """
         index = self.index.get(key)
         if index is not None:
             return index, False
-        if len(self.ids) >= CATALOGUE_ITEMS_MAX:
+        if len(self.ids) - self.size >= NAMED_ITEMS_MAX or len(self.ids) >= ITEM_IDS_MAX:
             return -1, False
         return self._claim(key), True
 

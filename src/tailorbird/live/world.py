@@ -27,7 +27,7 @@ import msgspec
 import numpy as np
 
 from tailorbird.features.state import pack, unpack
-from tailorbird.features.vocabulary import Vocabulary
+from tailorbird.features.vocabulary import CATEGORY, EVENT, Vocabulary
 from tailorbird.limits import CHECKPOINT_SLICE
 from tailorbird.live.catalogue import Catalogue, Shelf
 from tailorbird.live.revocations import Revocations
@@ -158,6 +158,8 @@ class World:
         self.placements[placement.key] = placement
         self.placements_version += 1
         self._list_goals()
+        if placement.goal is not None:
+            self.vocabulary.reserve(EVENT, placement.goal.event)
 
     def delete_placement(self, key: str) -> None:
         """Take a placement away; what it learned stays, for the case that it comes back."""
@@ -177,8 +179,10 @@ class World:
         # The rankers' arrays have a row for every index that was ever given out.
         self.popularity.reserve(index + 1)
         self.covisitation.reserve(index + 1)
-        key = self.catalogue.ids[index]
-        self._items.put(key, Shelf(index, self.catalogue.items[index]))
+        key, item = self.catalogue.ids[index], self.catalogue.items[index]
+        if item is not None and item.categories:
+            self.vocabulary.reserve(CATEGORY, item.categories[0])
+        self._items.put(key, Shelf(index, item))
 
     def suppress(self, hashes: tuple[str, ...], *, is_lifted: bool) -> None:
         """Refuse identifiers by hash, or accept them again."""

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from tailorbird.schema.readout import Metric
+from tailorbird.schema.readout import LearnFrom, Metric
 from tailorbird.stats.moments import UnitMoments
 
 
@@ -15,6 +15,8 @@ class PlacementMoments(msgspec.Struct, frozen=True):
     """As declared, 0 to 1."""
     personalized: UnitMoments
     holdout: UnitMoments
+    learn_from: LearnFrom = "auto"
+    """As declared: what counts as a trial."""
     merged_units: int = 0
     """Visitors who had been in both arms before a merge."""
 

@@ -42,7 +42,7 @@ def readouts(query: ReadoutQuery) -> Readouts:
 
 def _readout(moments: PlacementMoments, metric: Metric) -> Readout:
     personalized, holdout = moments.personalized, moments.holdout
-    trials = trials_of(personalized, holdout)
+    trials = trials_of(moments.learn_from, personalized, holdout)
     ratio = sample_ratio(personalized.units, holdout.units, moments.holdout_share)
     told = effect(metric, trials, personalized, holdout)
     return Readout(
@@ -67,6 +67,7 @@ def _arm(metric: Metric, trials: Trials, moments: UnitMoments) -> ArmReadout:
         decisions=moments.decisions,
         exposures=moments.exposures,
         outcomes=moments.outcomes,
+        outcomes_shown=moments.outcomes_shown,
         value=moments.value,
         rate=rate,
         rate_interval=interval,

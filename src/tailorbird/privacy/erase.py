@@ -16,7 +16,7 @@ by somebody else, the person's first record on it is replaced by `OwnerForgotten
 profiles, holdout arms and decisions fold to what they were.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -81,6 +81,17 @@ class Found(msgspec.Struct, frozen=True, rename="camel"):
         """Return the counts under the store that each is in."""
         counts = msgspec.to_builtins(self)
         return {store: {name: counts[name] for name in names} for store, names in _STORES.items()}
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far an erasure has come: what a later try needs to know, should this one be cut short."""
+
+    person: Person = Person()
+    """All that was known of the person; nobody before the first look."""
+    found: Found = Found()
+    """What was there, so far: after the first rewrite nothing else can tell."""
+    taken: dict[str, list[int]] = {}
+    """Offsets of the records that were counted and then rewritten, by log."""
 
 
 _STORES: Final = {
@@ -171,29 +182,32 @@ class Erasure:
         )
 
     async def erase(
-        self, names: Iterable[str], before: Person, keep: Callable[[Person], Awaitable[None]]
+        self, names: Iterable[str], before: Progress, keep: Callable[[Progress], Awaitable[None]]
     ) -> dict[str, Any]:
         """Erase a person and return the proof.
 
         Args:
             names: The identifiers (`type:value`) that were asked about.
-            before: What an earlier try, which was cut short, knew of the person; else nobody.
-            keep: Awaited with all that a later try needs, before anything is changed.
+            before: How far an earlier try came that was cut short.
+            keep: Awaited with all that a later try needs, each time before anything is changed.
 
         Raises:
             ConflictError: As `person_of`.
             StorageError: The disk refused, or records keep arriving; may be tried again.
         """
         started = self.installation.clock.now()
-        person = self.person(names).with_other(before)
+        person = self.person(names).with_other(before.person)
         held = await self.find(person)
         person = _with_devices(person, held)
-        await keep(person)
+        await keep(msgspec.structs.replace(before, person=person))
         person, suppressed = self._close_door(names, person, held.shared)
-        await keep(person)
+        progress = msgspec.structs.replace(before, person=person)
+        await keep(progress)
         await self.installation.durable()
-        found, removed, is_changed = await self._rewrite_until_clean(person)
-        if is_changed or before != Person():
+        progress = await self._rewrite_until_clean(progress, keep)
+        found = progress.found
+        removed = {store: len(offsets) for store, offsets in progress.taken.items()}
+        if found.total or before.person != Person():
             await self.installation.refold()
         held = await self.find(person)
         remaining = self.count(person, held)
@@ -220,29 +234,34 @@ class Erasure:
             "finishedAt": format_time(self.installation.clock.now()),
         }
 
-    async def _rewrite_until_clean(self, person: Person) -> tuple[Found, dict[str, int], bool]:
-        """Take a person's records out of both logs.
+    async def _rewrite_until_clean(
+        self, progress: Progress, keep: Callable[[Progress], Awaitable[None]]
+    ) -> Progress:
+        """Take a person's records out of both logs; return what went, earlier tries included.
 
-        Returns:
-            What was found; how many records went, by log; and whether the state must be folded again.
+        What is found is kept before it goes. Where a try is cut short between the two, the next one finds the
+        same records again; it knows them by their offsets and does not count them twice.
         """
-        found = Found()
-        removed = {"log": 0, "rejects": 0}
+        person, found = progress.person, progress.found
+        taken = {store: set(progress.taken.get(store, ())) for store in ("log", "rejects")}
         for _ in range(ERASURE_PASSES_MAX):
             held = await self.find(person)
-            here = self.count(person, held)
+            here = self.count(person, _not_counted(held, taken))
             # The state is counted once: it changes only when it is folded again.
             found += (
                 here if not found.total else msgspec.structs.replace(here, profiles=0, identifiers=0, links=0)
             )
+            taken["log"].update(held.records, held.renamed)
+            taken["rejects"].update(held.refusals)
+            progress = Progress(person, found, {store: sorted(offsets) for store, offsets in taken.items()})
             if not _is_in_logs(person, held) and not self._is_damaged():
-                return found, removed, bool(found.total)
-            for store, count in (await self._rewrite(person, held)).items():
-                removed[store] += count
+                return progress
+            await keep(progress)
+            await self._rewrite(person, held)
         raise StorageError("records of the person keep arriving")
 
-    async def _rewrite(self, person: Person, held: Held) -> dict[str, int]:
-        """Take what was found out of both logs; return how many records went or were replaced."""
+    async def _rewrite(self, person: Person, held: Held) -> None:
+        """Take what was found out of both logs, or put what stays of it in its place."""
         now = self.installation.clock.now()
         markers = frozenset(_markers_to_drop(person, held))
         instead = held.renamed | {
@@ -254,16 +273,15 @@ class Erasure:
         refused = frozenset(held.refusals)
         log, rejects = self.installation.log, self.installation.rejects
 
-        def rewrite(breather: Breather) -> dict[str, int]:
+        def rewrite(breather: Breather) -> None:
             def is_kept(record: Record, offsets: frozenset[int]) -> bool:
                 breather.breathe()
                 return record.offset not in offsets
 
-            of_rejects = rejects.rewrite(lambda record: is_kept(record, refused))
-            of_log = log.rewrite(lambda record: is_kept(record, gone), instead)
-            return {"log": of_log + len(instead) - len(markers), "rejects": of_rejects}
+            rejects.rewrite(lambda record: is_kept(record, refused))
+            log.rewrite(lambda record: is_kept(record, gone), instead)
 
-        return await in_thread(rewrite)
+        await in_thread(rewrite)
 
     def _is_damaged(self) -> bool:
         """Return whether a log holds bytes of which nobody can tell whose they are; rewriting drops them."""
@@ -313,6 +331,21 @@ def _markers_to_drop(person: Person, held: Held) -> list[int]:
         if (name := identifier_of("anonymous_id", device)) in person.identifiers and name not in held.shared
         for offset in offsets
     ]
+
+
+def _not_counted(held: Held, taken: Mapping[str, set[int]]) -> Held:
+    """Return what was found less the records that an earlier try found, too."""
+    log, rejects = taken["log"], taken["rejects"]
+    return msgspec.structs.replace(
+        held,
+        events=[offset for offset in held.events if offset not in log],
+        decisions=[offset for offset in held.decisions if offset not in log],
+        outcomes=[offset for offset in held.outcomes if offset not in log],
+        consents=[offset for offset in held.consents if offset not in log],
+        revocations=[offset for offset in held.revocations if offset not in log],
+        renamed={offset: entry for offset, entry in held.renamed.items() if offset not in log},
+        refusals=[offset for offset in held.refusals if offset not in rejects],
+    )
 
 
 def _is_in_logs(person: Person, held: Held) -> bool:

@@ -8,6 +8,7 @@ of the same name is asked about, that anonymous profile, which nobody else joine
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
@@ -110,20 +111,41 @@ def digest_of(secret: bytes, names: Iterable[str]) -> str:
     return token(secret, "privacy-identities", *sorted(names))
 
 
+_NAMES = ("userId", "user_id", "anonymousId", "anonymous_id", "previousId", "previous_id", "email")
 _NAMING = re.compile(
-    r'"(?:userId|user_id|anonymousId|anonymous_id|previousId|previous_id|email)"\s*:\s*'
+    rf'"(?:{"|".join(_NAMES)})"\s*:\s*'
     r'(?:"((?:[^"\\]|\\.){1,600})"|(-?\d{1,40}(?:\.\d{1,20})?))'
 )
 
 
 def values_named(body: str) -> set[str]:
-    """Return the identifiers that a request's body names, also where it is no whole JSON.
+    r"""Return the identifiers that a request's body names, also where it is no JSON or no text.
 
     >>> sorted(values_named('{"userId": 7, "traits": {"email": "A@B.example"'))
     ['7', 'A@B.example', 'a@b.example']
+    >>> sorted(values_named('{"us\\u0065rId": ["u-1"]}'))
+    ['u-1']
     """
-    values = [number or _unescaped(text) for text, number in _NAMING.findall(body)]
+    try:
+        values = _named_in(msgspec.json.decode(body))
+    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
+        values = [number or _unescaped(text) for text, number in _NAMING.findall(body)]
     return {*values, *(normalized("email", value) for value in values if "@" in value)}
+
+
+def _named_in(body: Any) -> list[str]:  # noqa: ANN401
+    """Return every text and number under a name of `_NAMES` in a JSON value, at whatever depth."""
+    found: list[str] = []
+    waiting = [(body, False)]
+    while waiting:
+        value, is_named = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [(inner, is_named or name in _NAMES) for name, inner in value.items()]
+        elif isinstance(value, list):
+            waiting += [(inner, is_named) for inner in value]
+        elif is_named and isinstance(value, str | int | float) and not isinstance(value, bool):
+            found.append(str(value))
+    return found
 
 
 def _unescaped(text: str) -> str:

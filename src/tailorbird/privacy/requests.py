@@ -21,7 +21,7 @@ import msgspec
 from tailorbird.errors import ConflictError, NotFoundError, OverloadedError, StorageError
 from tailorbird.hashing import token
 from tailorbird.limits import ERASURE_TRIES_MAX, ERASURES_PENDING_MAX, REQUESTS_KEPT_MAX
-from tailorbird.privacy.erase import Erasure
+from tailorbird.privacy.erase import Erasure, Progress
 from tailorbird.privacy.person import Person, digest_of
 from tailorbird.privacy.scan import Turns
 from tailorbird.schema.profile import identifier_of
@@ -38,7 +38,7 @@ _RETRY_SECONDS: Final = 30
 
 
 class Request(msgspec.Struct):
-    """One request, as it is kept. `names`, `person` and `profiles` are empty once they need not be known."""
+    """One request, as it is kept. `names`, `progress` and `profiles` are empty once they are not needed."""
 
     key: str
     type: RequestType
@@ -48,7 +48,8 @@ class Request(msgspec.Struct):
     """A keyed hash of the identities: a repeated request is told from another with the same id."""
     finished: float | None = None
     names: list[str] = []
-    person: Person = Person()
+    progress: Progress = Progress()
+    """How far an erasure has come."""
     profiles: list[str] = []
     proof: dict[str, Any] | None = None
     failure: str = ""
@@ -154,40 +155,50 @@ class Requests:
         """Carry out what waits, oldest first."""
         while self._waiting:
             request = self._requests[self._waiting[0]]
-            for attempt in range(1, ERASURE_TRIES_MAX + 1):
-                try:
-                    await self._erase(request)
-                    break
-                except (StorageError, OverloadedError) as error:
-                    request.failure = str(error)
-                    logger.error("an erasure failed and is tried again: %s", error)  # noqa: TRY400
-                    await asyncio.sleep(attempt**2)
-            else:
+            if not await self._try(request):
                 # It stays in progress and is taken up at the next start; who waits is told why.
                 self._event(request.key).set()
             self._waiting.remove(request.key)
+
+    async def _try(self, request: Request) -> bool:
+        """Carry out an erasure, again where that may help; return whether it is done."""
+        for attempt in range(1, ERASURE_TRIES_MAX + 1):
+            try:
+                await self._erase(request)
+            except (StorageError, OverloadedError) as error:
+                request.failure = str(error)
+                logger.error("an erasure failed and is tried again: %s", error)  # noqa: TRY400
+                await asyncio.sleep(attempt**2)
+            except Exception as error:
+                # One record that nobody foresaw must neither end the server nor cost others their right.
+                request.failure = f"an unforeseen fault: {type(error).__name__}; see the server's output"
+                logger.exception("an erasure failed by an unforeseen fault")
+                return False
+            else:
+                return True
+        return False
 
     async def _erase(self, request: Request) -> None:
         request.status = "in_progress"
         await self._save(request)
 
-        async def keep(person: Person) -> None:
-            request.person = person
+        async def keep(progress: Progress) -> None:
+            request.progress = progress
             await self._save(request)
 
         async with self._turns.turn(is_bounded=False):
             try:
-                request.proof = await self._erasure.erase(request.names, request.person, keep)
+                request.proof = await self._erasure.erase(request.names, request.progress, keep)
             except ConflictError as error:
                 request.failure = str(error)
                 await self._finish(request, "cancelled")
             else:
-                await self._forget(request.person)
+                await self._forget(request.progress.person)
                 await self._finish(request, "completed")
 
     async def _finish(self, request: Request, status: Status) -> None:
         request.status, request.finished = status, self._clock.now()
-        request.names, request.person = [], Person()
+        request.names, request.progress = [], Progress()
         if status == "completed":
             request.failure = ""
         await self._save(request)

@@ -80,7 +80,8 @@ class Attribution:
         mark.exposed_at = t
         if mark.is_learned and mark.arm is not None:
             exposed(self._policy(mark.placement), mark.arm, is_rewarded=mark.rewarded_at is not None)
-        self._count_unit(mark, count_exposure)
+        is_rewarded = mark.rewarded_at is not None
+        self._count_unit(mark, lambda moments, at: count_exposure(moments, at, is_rewarded=is_rewarded))
         return True
 
     def exposure_by_window(self, profile: Profile, placement: str, arm: str | None, t: float) -> bool:
@@ -143,10 +144,10 @@ class Attribution:
         mark = self._change(key)
         assert mark is not None, "it was read a moment ago"
         mark.rewarded_at, mark.value = t, value
+        is_exposed = mark.exposed_at is not None
         if mark.is_learned and mark.arm is not None:
-            is_exposed = mark.exposed_at is not None
             rewarded(self._policy(mark.placement), mark.arm, is_exposed=is_exposed, value=value)
-        self._count_unit(mark, lambda moments, at: count_outcome(moments, at, value))
+        self._count_unit(mark, lambda moments, at: count_outcome(moments, at, value, is_shown=is_exposed))
 
     # --- the units of the readout -------------------------------------------------------------------
 

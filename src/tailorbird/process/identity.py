@@ -274,6 +274,7 @@ def _merge_placement(mine: AtPlacement, theirs: AtPlacement) -> None:
     mine.decisions += theirs.decisions
     mine.exposures += theirs.exposures
     mine.outcomes += theirs.outcomes
+    mine.outcomes_shown += theirs.outcomes_shown
     mine.value += theirs.value
     mine.open = sorted([*mine.open, *theirs.open], key=_offset_of)[-OPEN_DECISIONS_MAX:]
     mine.shown = sorted([*mine.shown, *theirs.shown])[-IMPRESSIONS_MAX:]

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from tailorbird.features.state import ORDERS, VALUE, grown, observe
-from tailorbird.limits import PURCHASES_MAX, TRAITS_BYTES_MAX, TRAITS_MAX
+from tailorbird.limits import PURCHASES_MAX, TRAIT_ENTRIES_MAX, TRAITS_BYTES_MAX, TRAITS_MAX
 from tailorbird.live.decision_ids import decision_id
 from tailorbird.live.profiles import known
 from tailorbird.live.seen import key_of
@@ -21,6 +21,7 @@ from tailorbird.process.identity import Resolver, Seen
 from tailorbird.rankers.base import weight_of
 from tailorbird.rankers.covisitation import STEPS_BACK
 from tailorbird.rankers.observed import observe_item
+from tailorbird.rules.cel import entries_in
 from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.events import Event, LoggedEvent, LoggedOutcome, name_of
 from tailorbird.schema.item import ItemDeleted, ItemPatched, ItemsPut, patched
@@ -40,6 +41,7 @@ from tailorbird.stores.log import Log, Record
 _ITEM_FIELDS = ("product_id", "productId", "item_id", "itemId", "sku", "article_id", "content_id")
 _NONE_BEFORE = np.zeros(0, np.int32)
 _PRODUCTS_MAX = 50  # Lines of one order that count for items and categories; more is a bulk import.
+_CATEGORY_LENGTH_MAX = 200  # As the catalogue's own.
 _PURCHASE = "Order Completed"
 _EXPOSURES = ("Decision Viewed", "Experiment Viewed")
 
@@ -201,8 +203,10 @@ class Fold:
             item = self.world.catalogue.get(key)
             if item is not None and item.categories:
                 category = item.categories[0]
-        if isinstance(category, str) and category and category not in categories:
-            categories.append(category[:200])
+        if isinstance(category, str):
+            category = category[:_CATEGORY_LENGTH_MAX]
+            if category and category not in categories:
+                categories.append(category)
 
     def _attribute(self, profile: Profile | None, name: str, t: float, facts: Facts) -> None:
         if name == "Decision Viewed" and facts.decision_id is not None:
@@ -236,7 +240,8 @@ class Fold:
         self._attribution.decision_made(key, decision, profile)
 
     def _outcome(self, _offset: int, outcome: LoggedOutcome) -> None:
-        if not self.world.seen.add(key_of(outcome.m), outcome.r):
+        # Events are named by whoever has the public key; they must not take an outcome's name.
+        if not self.world.seen.add(key_of(f"outcome {outcome.m}"), outcome.r):
             self.world.count("events.duplicate")
             return
         value = 1.0 if outcome.value is None else outcome.value
@@ -332,7 +337,7 @@ def _merge_traits(profile: Profile, declared: dict[str, Any]) -> None:
     for name, value in declared.items():
         if value is None:
             traits.pop(name, None)
-        elif name in traits or len(traits) < TRAITS_MAX:
+        elif (name in traits or len(traits) < TRAITS_MAX) and entries_in(value) <= TRAIT_ENTRIES_MAX:
             traits[name] = value
     if traits != before and len(msgspec.json.encode(traits)) > TRAITS_BYTES_MAX:
         profile.traits = before

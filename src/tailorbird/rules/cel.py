@@ -113,6 +113,21 @@ def context_of(values: dict[str, Any]) -> cel.Context:
         raise RuleError(f"the facts cannot be read: {_plain(error)}") from error
 
 
+def entries_in(value: Any) -> int:  # noqa: ANN401
+    """Return how many entries the lists and objects of a JSON value have, at all levels.
+
+    A rule that seeks each entry of a list in it takes their square, so what the public sends is bounded.
+    """
+    count = 0
+    waiting = [value]
+    while waiting:
+        inner = waiting.pop()
+        if isinstance(inner, dict | list):
+            count += len(inner)
+            waiting += inner.values() if isinstance(inner, dict) else inner
+    return count
+
+
 def _check_shape(source: str, path: str) -> None:
     if len(source) > RULE_LENGTH_MAX:
         raise InvalidInputError(Fault(path, f"at most {RULE_LENGTH_MAX} characters", source))

@@ -33,6 +33,8 @@ class AtPlacement(msgspec.Struct, omit_defaults=True, gc=False):
     decisions: int = 0
     exposures: int = 0
     outcomes: int = 0
+    outcomes_shown: int = 0
+    """Those of decisions that were exposed."""
     value: float = 0.0
     sticky_id: str = ""
     sticky_until: float = 0.0

@@ -9,6 +9,7 @@ import msgspec
 
 Metric = Literal["rate", "value"]
 Trials = Literal["exposures", "decisions"]
+LearnFrom = Literal["auto", "exposures", "decisions"]
 
 
 class _Record(msgspec.Struct, frozen=True, rename="camel"):
@@ -32,10 +33,12 @@ class ArmReadout(_Record, frozen=True):
     decisions: int
     exposures: int
     outcomes: int
+    outcomes_shown: int
+    """Those of decisions that were exposed."""
     value: float
     """Summed over the outcomes."""
     rate: float | None
-    """The metric: outcomes a trial (`rate`) or value a visitor (`value`); null without trials."""
+    """The metric: outcomes a trial (`rate`, 0 to 1; of exposures, `outcomesShown`) or value a visitor."""
     rate_interval: tuple[float, float] | None
     """95 % interval of `rate`; null where visitors do not vary enough to tell."""
 
@@ -71,7 +74,7 @@ class Readout(_Record, frozen=True):
     """The segment that visitors were narrowed to; null for everybody."""
     holdout_share: float
     trials: Trials
-    """What counts as a trial: exposures once any are reported in either arm, else decisions."""
+    """What counts as a trial: as `learnFrom` says, else exposures once either arm reports any."""
     arms: Arms
     lift: Estimate | None
     """Personalized over holdout, less 1; interval made on the log scale; null if unknowable."""

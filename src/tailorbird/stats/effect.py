@@ -27,7 +27,7 @@ from tea_tasting import Mean, RatioOfMeans
 from tea_tasting import SampleRatio as SampleRatioMetric
 from tea_tasting.aggr import Aggregates
 
-from tailorbird.schema.readout import Estimate, Metric, SampleRatio, Trials
+from tailorbird.schema.readout import Estimate, LearnFrom, Metric, SampleRatio, Trials
 from tailorbird.stats.moments import UnitMoments
 
 CONFIDENCE: Final = 0.95
@@ -74,8 +74,10 @@ class ArmEstimate(NamedTuple):
     interval: tuple[float, float] | None
 
 
-def trials_of(personalized: UnitMoments, holdout: UnitMoments) -> Trials:
-    """Return what counts as a trial: exposures once either arm reports any, else decisions."""
+def trials_of(learn_from: LearnFrom, personalized: UnitMoments, holdout: UnitMoments) -> Trials:
+    """Return what counts as a trial; where it is not declared, exposures once either arm reports any."""
+    if learn_from != "auto":
+        return learn_from
     return "exposures" if personalized.exposures or holdout.exposures else "decisions"
 
 
@@ -108,13 +110,13 @@ def effect(metric: Metric, trials: Trials, personalized: UnitMoments, holdout: U
 def arm_estimate(metric: Metric, trials: Trials, moments: UnitMoments) -> ArmEstimate:
     """Return the metric in one arm with its normal interval, by units and the delta method.
 
-    A rate's interval ends at 0, since no rate is below it.
+    A rate's interval ends at 0 and at 1, since no rate is beyond them.
     """
     if not moments.units or (metric == "rate" and not getattr(moments, trials)):
         return ArmEstimate(None, None)
     if moments.units < UNITS_MIN:
         total, count = (
-            (moments.outcomes, getattr(moments, trials))
+            (_successes(moments, trials), getattr(moments, trials))
             if metric == "rate"
             else (moments.value, moments.units)
         )
@@ -123,8 +125,9 @@ def arm_estimate(metric: Metric, trials: Trials, moments: UnitMoments) -> ArmEst
     if _is_zero(variance, mean):
         return ArmEstimate(mean, None)
     half = _NORMAL_QUANTILE * math.sqrt(variance / moments.units)
-    low = mean - half
-    return ArmEstimate(mean, (max(low, 0.0) if metric == "rate" else low, mean + half))
+    if metric == "rate":
+        return ArmEstimate(mean, (max(mean - half, 0.0), min(mean + half, 1.0)))
+    return ArmEstimate(mean, (mean - half, mean + half))
 
 
 def sample_ratio(personalized_units: int, holdout_units: int, holdout_share: float) -> SampleRatio:
@@ -154,7 +157,7 @@ def _why_silent(name: str, moments: UnitMoments, metric: Metric, trials: Trials)
     mean, variance = _mean_and_variance(metric, _aggregates(moments, trials))
     if not _is_zero(variance, mean):
         return ""
-    if not moments.outcomes:
+    if not _successes(moments, trials):
         return f"{name} has not reached the goal yet"
     return f"all visitors of {name} did the same, so chance cannot be measured"
 
@@ -162,21 +165,28 @@ def _why_silent(name: str, moments: UnitMoments, metric: Metric, trials: Trials)
 def _aggregates(moments: UnitMoments, trials: Trials) -> Aggregates:
     """Return count, means, sample variances (over n - 1) and covariance of at least two units."""
     count = moments.units
-    is_exposures = trials == "exposures"
-    trial_count = moments.exposures if is_exposures else moments.decisions
-    trials_squared = moments.exposures_squared if is_exposures else moments.decisions_squared
-    product = moments.outcomes_by_exposures if is_exposures else moments.outcomes_by_decisions
-    outcomes, value = moments.outcomes, moments.value
+    outcomes, value = _successes(moments, trials), moments.value
+    if trials == "exposures":
+        trial_count, trials_squared = moments.exposures, moments.exposures_squared
+        outcomes_squared, product = moments.outcomes_shown_squared, moments.outcomes_shown_by_exposures
+    else:
+        trial_count, trials_squared = moments.decisions, moments.decisions_squared
+        outcomes_squared, product = moments.outcomes_squared, moments.outcomes_by_decisions
     return Aggregates(
         count_=count,
         mean_={"trials": trial_count / count, "outcomes": outcomes / count, "value": value / count},
         var_={
             "trials": _covariance(count, trials_squared, trial_count, trial_count),
-            "outcomes": _covariance(count, moments.outcomes_squared, outcomes, outcomes),
+            "outcomes": _covariance(count, outcomes_squared, outcomes, outcomes),
             "value": max(_covariance(count, moments.value_squared, value, value), 0.0),
         },
         cov_={("outcomes", "trials"): _covariance(count, product, outcomes, trial_count)},
     )
+
+
+def _successes(moments: UnitMoments, trials: Trials) -> int:
+    """Return the outcomes of what counts as a trial: each trial has one at most, so no rate is above 1."""
+    return moments.outcomes_shown if trials == "exposures" else moments.outcomes
 
 
 def _covariance(count: int, product: float, left: float, right: float) -> float:
