@@ -12,6 +12,7 @@ TailorbirdError
 └── ConfigurationError     start-up stops: the file, key and rule are named (exit code 2)
 """
 
+import json
 from typing import Any, NamedTuple
 
 
@@ -38,7 +39,7 @@ class InvalidInputError(TailorbirdError):
 
     def __init__(self, *faults: Fault) -> None:
         self.faults = faults
-        super().__init__("; ".join(f"{f.path}: {f.rule} (found {shorten(f.value)})" for f in faults))
+        super().__init__("; ".join(map(_told, faults)))
 
 
 class UnauthorizedError(TailorbirdError):
@@ -96,7 +97,16 @@ class ConfigurationError(TailorbirdError):
     """A configuration file is wrong; the message names file, key, value and rule."""
 
 
+def _told(fault: Fault) -> str:
+    found = "" if fault.value is None else f" (found {shorten(fault.value)})"
+    return f"{fault.path}: {fault.rule}{found}"
+
+
 def shorten(value: Any, length_max: int = 80) -> str:  # noqa: ANN401
-    """Return `repr(value)` cut to `length_max` characters, so that messages stay bounded."""
-    text = repr(value)
+    """Return `value` as JSON cut to `length_max` characters, so that messages stay bounded.
+
+    >>> shorten(["a", None]), shorten("x" * 100, 9)
+    ('["a", null]', '"xxxxxxx…')
+    """
+    text = json.dumps(value, ensure_ascii=False, default=repr)
     return text if len(text) <= length_max else text[: length_max - 1] + "…"

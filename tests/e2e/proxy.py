@@ -76,11 +76,20 @@ class RecordingProxy:
         """Let the next POST requests meet these faults, one each."""
         self._faults.extend(faults)
 
-    def seen(self, method: str, path: str = "") -> list[Exchange]:
-        """Return the exchanges of a method whose path begins with `path`, oldest first."""
-        with self._lock:
-            kept = tuple(self.exchanges)
-        return [each for each in kept if each.method == method and each.path.startswith(path)]
+    def seen(self, method: str, path: str = "", at_least: int = 0) -> list[Exchange]:
+        """Return the exchanges of a method whose path begins with `path`, oldest first.
+
+        An exchange is kept when its answer has gone out, which whoever looks at the server may not have
+        waited for: hence `at_least` so many are waited for.
+        """
+        until = time.monotonic() + UPSTREAM_SECONDS_MAX
+        while True:
+            with self._lock:
+                kept = tuple(self.exchanges)
+            found = [each for each in kept if each.method == method and each.path.startswith(path)]
+            if len(found) >= at_least or time.monotonic() > until:
+                return found
+            time.sleep(0.01)
 
     def close(self) -> None:
         """Stop listening; requests under way end with the process."""

@@ -91,7 +91,10 @@ def test_a_strategy_that_sees_what_goes_together_wins_in_the_simulated_shop(figu
     arms = {arm["id"]: arm for arm in figures["policy"]}
     rate = {name: arm["successes"] / arm["trials"] for name, arm in arms.items()}
     assert max(rate["together"], rate["mixed"]) > max(rate["bestsellers"], rate["again"])
-    assert arms["together"]["probability"] + arms["mixed"]["probability"] > 0.99
+    # The two others are left with their floors of exploration.
+    floor = min(arm["probability"] for arm in arms.values())
+    assert arms["together"]["probability"] + arms["mixed"]["probability"] > 0.99 - 2 * floor
+    assert 0.0 < floor < 0.05
     assert sum(arm["probability"] for arm in arms.values()) == pytest.approx(1.0, abs=1e-6)
     assert figures["hitRate"]["low"] > 0
 

@@ -30,7 +30,7 @@ def test_node_provider_gets_value_variant_reason_and_metadata(server, node_clien
         node_clients, server, {"type": "object", "flag": "home-hero", "default": {"headline": "-"}}
     )
     assert hero["value"] == HERO[hero["variant"]]
-    assert hero["reason"] == "SPLIT"
+    assert hero["reason"] == "STATIC"
     assert hero["flagMetadata"]["decisionId"].startswith("d-")
     assert hero["flagMetadata"]["propensity"] == pytest.approx(0.5)
 
@@ -57,7 +57,7 @@ def test_python_provider_gets_value_variant_reason_and_metadata(server, python_c
         {"type": "object", "flag": "home-hero", "default": {"headline": "-"}},
     )
     assert hero["value"] == HERO[hero["variant"]]
-    assert hero["reason"] == "SPLIT"
+    assert hero["reason"] == "STATIC"
     assert hero["flag_metadata"]["decisionId"].startswith("d-")
     assert hero["error_code"] is None
 

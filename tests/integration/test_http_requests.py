@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from tests.integration.api import encoded, request, statuses
 
-from tailorbird.limits import BODY_BYTES_MAX
+from tailorbird.limits import PUBLIC_BODY_BYTES_MAX
 
 TRACK = {"type": "track", "event": "Seen"}
 
@@ -102,19 +102,21 @@ def test_a_length_may_have_blanks_and_zeros(api, who, post):
 
 
 def test_a_body_that_is_too_large_is_refused_before_it_is_all_there(api, who, post):
-    head = request("POST", "/v1/track", b"").replace(b"Length: 0", b"Length: %d" % (BODY_BYTES_MAX + 1))
-    heard = api.talk(head + b" " * (BODY_BYTES_MAX + 1) + post())
+    head = request("POST", "/v1/track", b"").replace(
+        b"Length: 0", b"Length: %d" % (PUBLIC_BODY_BYTES_MAX + 1)
+    )
+    heard = api.talk(head + b" " * (PUBLIC_BODY_BYTES_MAX + 1) + post())
     assert statuses(heard) == [400, 200]
-    assert b"at most 8388608 bytes" in heard
+    assert b"at most 1048576 bytes" in heard
     assert seen(api, who) == {"Seen": 1}
-    assert statuses(api.talk(head.replace(b"8388609", b"9" * 15) + b" " * BODY_BYTES_MAX * 2)) == [400]
+    assert statuses(api.talk(head.replace(b"1048577", b"9" * 15) + b" " * PUBLIC_BODY_BYTES_MAX * 2)) == [400]
 
 
 def test_the_largest_body_is_read(api):
     key = f"Authorization: Bearer {api.server.write_key}"
-    heard = api.talk(request("POST", "/v1/track", b"[" + b" " * (BODY_BYTES_MAX - 1), key))
+    heard = api.talk(request("POST", "/v1/track", b"[" + b" " * (PUBLIC_BODY_BYTES_MAX - 1), key))
     assert statuses(heard) == [400]
-    assert b"at most 8388608 bytes" not in heard
+    assert b"at most 1048576 bytes" not in heard
 
 
 def test_a_page_asks_first_and_then_posts_on_the_same_connection(api, who, post):

@@ -102,7 +102,8 @@ def test_the_lists_of_a_context_are_short(server):
     asked = {"placements": [{"key": "square-hero"}], "context": {"l": list(range(500))}}
     status, answer = server.request("POST", "/v1/decide", asked, key=server.write_key)
     assert (status, answer["errors"][0]["path"]) == (400, "context")
-    track(server, type="identify", userId="lists", traits={"short": [1] * 100, "long": [1] * 101})
+    call = {"userId": "lists", "traits": {"short": [1] * 100, "long": [1] * 101}}
+    server.must("POST", "/v1/identify", call, key=server.write_key)
     assert set(server.profile("user_id:lists")["traits"]) == {"short"}
 
 
@@ -138,6 +139,12 @@ def test_an_erasure_survives_whatever_events_were_let_in(server):
         assert httpx.post(f"{server.url}/v1/track", content=content, headers=headers).status_code == 400
     rejects = server.must("GET", "/admin/v1/rejects?limit=1000", key=server.admin_key)
     assert "victim" not in json.dumps(rejects)
+
+
+def test_a_get_asks_for_one_placement(server):
+    path = "/v1/decide?placement=contract-hero&anonymousId=v&placement=other"
+    status, answer = server.request("GET", path)
+    assert (status, answer["errors"][0]["path"]) == (400, "placement")
 
 
 def test_a_fault_names_the_value_that_was_sent(server):

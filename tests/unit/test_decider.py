@@ -231,7 +231,7 @@ def test_a_policy_that_fails_is_answered_with_the_last_good_probabilities(house,
             answer = house.decide("v", "hero")
             if answer.decision.rung == "previous":
                 break
-    assert exit_of(answer) == ("SPLIT", "previous")
+    assert exit_of(answer) == ("STATIC", "previous")
     assert answer.decision.probabilities == [0.75, 0.25]
     assert house.decider.faults["policy_failed"] >= 1
 

@@ -51,7 +51,9 @@ def test_what_everybody_views_comes_first_for_a_stranger(house):
     view(house, "w9", "s1")
     choice = house.decide("new", "list").decision.choices[0]
     assert (choice.id, choice.why) == ("h3", "popular")
-    assert house.decider.because(house.decide("new", "list").decision)[0] == ["Popular right now."]
+    told = house.decider.because(house.decide("new", "list").decision)
+    assert told[0] == ["Popular right now."]
+    assert told[-1] == ["Nobody has looked at it yet; it fills the list."]
 
 
 def test_what_follows_what_the_visitor_viewed_is_recommended_with_its_reason():

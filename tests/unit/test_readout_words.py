@@ -141,6 +141,7 @@ def test_the_wire_form_is_camel_case_without_gaps() -> None:
         "decisions",
         "exposures",
         "outcomes",
+        "outcomesShown",
         "value",
         "rate",
         "rateInterval",

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import msgspec
 
-from tailorbird.app.config import Config, load_config, load_keys, load_placements
+from tailorbird.app.config import Config, load_config, load_keys
 from tailorbird.app.engine import Engine, catch_up, current_state
 from tailorbird.app.operators import readout_query
-from tailorbird.app.server import declare_placements, open_engine, options_of, serve
+from tailorbird.app.server import checked_placements, declare_placements, open_engine, options_of, serve
 from tailorbird.clock import SystemClock
-from tailorbird.decide.compiled import check
-from tailorbird.errors import ConfigurationError, ConflictError, InvalidInputError, NotFoundError
+from tailorbird.errors import ConfigurationError, ConflictError, NotFoundError
 from tailorbird.live.world import TABLES, World
 from tailorbird.measure.query import ReadoutQuery
 from tailorbird.measure.report import render
@@ -31,6 +30,7 @@ def _config(options: argparse.Namespace) -> Config:
 def run_serve(options: argparse.Namespace) -> int:
     """Serve until told to stop."""
     config = _config(options)
+    placements = checked_placements(options.config)  # Before keys are made that are shown but once.
     folder = Path(config.data)
     folder.mkdir(parents=True, exist_ok=True)
     keys, made = load_keys(folder)
@@ -39,7 +39,7 @@ def run_serve(options: argparse.Namespace) -> int:
     if made:
         print("tailorbird: these keys are shown once; the server and admin keys are stored as hashes")
     engine = open_engine(config, keys)
-    declare_placements(engine, options.config)
+    declare_placements(engine, placements)
     serve(engine, config, keys)
     return 0
 
@@ -58,16 +58,11 @@ def run_report(options: argparse.Namespace) -> int:
 def run_check(options: argparse.Namespace) -> int:
     """Validate configuration and placements."""
     load_config(options.config, {})
-    placements = load_placements(options.config)
-    for file, placement in placements:
-        try:
-            check(placement)
-        except InvalidInputError as error:
-            raise ConfigurationError(f"{file}: {error}") from error
+    count = len(checked_placements(options.config))
     if options.json:
-        print(msgspec.json.encode({"ok": True, "placements": len(placements)}).decode())
+        print(msgspec.json.encode({"ok": True, "placements": count}).decode())
     else:
-        print(f"the configuration is right; {len(placements)} placements")
+        print(f"the configuration is right; {count} placement{'s' * (count != 1)}")
     return 0
 
 

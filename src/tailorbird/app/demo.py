@@ -131,7 +131,7 @@ class ArmFigures(msgspec.Struct, frozen=True, rename="camel"):
     alpha: float
     beta: float
     probability: float
-    """The policy's probability that it is the best; the placement's floors are mixed in later."""
+    """With which it is drawn: that it is the best, with the placement's floors mixed in."""
 
 
 class HitRate(msgspec.Struct, frozen=True, rename="camel"):
@@ -466,14 +466,14 @@ def _reasons(figures: Figures) -> str:
 
 
 def _learned(figures: Figures) -> list[str]:
-    lines = [f"{'strategy':12} {'lists':>9} {'hits':>8} {'hit rate':>9} {'P(best)':>8}   ranks by"]
+    lines = [f"{'strategy':12} {'lists':>9} {'hits':>8} {'hit rate':>9} {'drawn':>8}   ranks by"]
     for arm in sorted(figures.policy, key=lambda arm: -arm.probability):
         rate = arm.successes / arm.trials if arm.trials else 0.0
         words = STRATEGIES_IN_WORDS.get(arm.id, "")
         lines.append(
-            f"{arm.id:12} {arm.trials:>9,} {arm.successes:>8,} {rate:>9.2%} {arm.probability:>8.2f}   {words}"
+            f"{arm.id:12} {arm.trials:>9,} {arm.successes:>8,} {rate:>9.2%} {arm.probability:>8.0%}   {words}"
         )
-    lines.append("P(best) decides how often a strategy ranks; each keeps at least its floor of 2 %.")
+    lines.append("A strategy is drawn as often as it is likely to be the best; each keeps its floor of 2 %.")
     return lines
 
 

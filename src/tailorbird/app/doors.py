@@ -4,6 +4,7 @@ import asyncio
 import functools
 import html
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ logger = logging.getLogger("tailorbird")
 
 Door = Callable[[Exchange], Answer]
 
+_ASKED_PLACEMENT = re.compile(rb"(?:^|[&;])placement=")
 _SUCCESS = Response(200, b'{"success":true}')
 _PARSE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _OK = 200
@@ -214,6 +216,8 @@ class Doors:
         role = self.gate.require(exchange, Role.WRITE)
         query = exchange.query
         key = query.get("placement", "")
+        if len(_ASKED_PLACEMENT.findall(exchange.query_string)) > 1:
+            raise InvalidInputError(Fault("placement", "one in a GET; POST /v1/decide answers several", key))
         if not key:
             raise InvalidInputError(Fault("placement", "a placement's key is needed", key))
         visitor = VisitorRef(_identifier(query, "anonymousId"), _identifier(query, "userId"))

@@ -36,6 +36,7 @@ PROBLEM = b"application/problem+json"
 HTML = b"text/html; charset=utf-8"
 TEXT = b"text/plain; charset=utf-8"
 
+_SHOWN_LENGTH_MAX = 80
 _SHOWN_MAX = 1e15  # Longer numbers are shortened like text.
 _GZIP_MAGIC = b"\x1f\x8b"
 _PACKED = frozenset((b"gzip", b"deflate"))
@@ -183,6 +184,8 @@ def faults_out(faults: tuple[Fault, ...] | list[Fault]) -> list[dict[str, Any]]:
 
 
 def _short(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, str):
+        return value if len(value) <= _SHOWN_LENGTH_MAX else value[: _SHOWN_LENGTH_MAX - 1] + "…"
     return (
         value
         if value is None or (isinstance(value, bool | int | float) and abs(value) < _SHOWN_MAX)

@@ -10,7 +10,7 @@ from tailorbird.admin.api import decision_view, policy_view, profile_view
 from tailorbird.app.doors import Doors, decode
 from tailorbird.app.exchange import Exchange, Response, json_response
 from tailorbird.app.keys import Role
-from tailorbird.clock import parse_time
+from tailorbird.clock import format_time, parse_time
 from tailorbird.collect.collector import Reject
 from tailorbird.decide.compiled import check
 from tailorbird.errors import ConflictError, Fault, InvalidInputError, NotFoundError
@@ -31,6 +31,7 @@ from tailorbird.schema.item import Item, ItemDeleted, ItemPatch, ItemPatched, It
 from tailorbird.schema.placement import Identity, Placement
 from tailorbird.schema.profile import Profile, identifier_of
 from tailorbird.schema.records import ConsentChanged, PlacementDeleted, PlacementPut
+from tailorbird.stores.log import Record
 
 Items = Annotated[list[Item], Meta(max_length=ITEMS_PER_CALL_MAX)]
 
@@ -315,10 +316,7 @@ class Operators:
         if limit > PAGE_SIZE_MAX:
             raise InvalidInputError(Fault("limit", f"at most {PAGE_SIZE_MAX}", limit))
         found = itertools.islice(self._engine.rejects.read(start), limit)
-        rows = [
-            {"offset": record.offset, **msgspec.to_builtins(_reject_decoder.decode(record.payload))}
-            for record in found
-        ]
+        rows = [_reject_view(record) for record in found]
         return json_response({"rejects": rows, "counts": self._doors.collector.rejected})
 
     async def replay_rejects(self, exchange: Exchange) -> Response:
@@ -352,6 +350,19 @@ class Operators:
         return json_response({"replayed": len(passed), "rejected": still})
 
 
+def _reject_view(record: Record) -> dict[str, Any]:
+    reject = _reject_decoder.decode(record.payload)
+    return {
+        "offset": record.offset,
+        "receivedAt": format_time(reject.r),
+        "door": reject.door,
+        "path": reject.path,
+        "rule": reject.rule,
+        "value": reject.value,
+        "body": reject.body,
+    }
+
+
 def readout_query(
     world: World,
     as_of: float,
@@ -365,9 +376,26 @@ def readout_query(
         share = world.holdout_share if declared is None or declared.holdout is None else declared.holdout
         learn_from = "auto" if declared is None else declared.learn_from
         moments.append(
-            PlacementMoments(key, share, arms.personalized, arms.holdout, learn_from, arms.merged_units)
+            PlacementMoments(
+                key,
+                share,
+                arms.personalized,
+                arms.holdout,
+                learn_from,
+                _apart(world) if key == ALL_PLACEMENTS else (),
+                arms.merged_units,
+            )
         )
     return ReadoutQuery(as_of, tuple(moments), placement, metric)
+
+
+def _apart(world: World) -> tuple[str, ...]:
+    """Return the placements that the readout over all leaves out: see `process.attribution`."""
+    return tuple(
+        key
+        for key, placement in sorted(world.placements.items())
+        if placement.holdout not in (None, world.holdout_share) and world.moments.get(key) is not None
+    )
 
 
 _IDENTIFIER_MAX = 600

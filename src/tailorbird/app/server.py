@@ -7,7 +7,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import uvicorn
@@ -25,6 +25,7 @@ from tailorbird.decide.compiled import check
 from tailorbird.errors import ConfigurationError, InvalidInputError
 from tailorbird.limits import CONNECTIONS_MAX, KEEP_ALIVE_SECONDS
 from tailorbird.measure.worker import ReadoutWorker
+from tailorbird.schema.placement import Placement
 from tailorbird.schema.records import PlacementPut
 
 logger = logging.getLogger("tailorbird")
@@ -61,17 +62,24 @@ def options_of(config: Config, keys: Keys) -> Options:
     )
 
 
-def declare_placements(engine: Engine, config_file: Path | None) -> None:
-    """Write the placements of the folder `placements/` that differ from what is declared; files win.
+def checked_placements(config_file: Path | None) -> list[Placement]:
+    """Return the placements of the folder `placements/` beside the configuration.
 
     Raises:
         ConfigurationError: One of them is wrong; the message names file, field and rule.
     """
+    placements = []
     for file, placement in load_placements(config_file):
         try:
-            checked = check(placement)
+            placements.append(check(placement))
         except InvalidInputError as error:
             raise ConfigurationError(f"{file}: {error}") from error
+    return placements
+
+
+def declare_placements(engine: Engine, placements: Iterable[Placement]) -> None:
+    """Write the placements of files that differ from what is declared; files win."""
+    for checked in placements:
         if engine.world.placements.get(checked.key) != checked:
             engine.write(PlacementPut(engine.clock.now(), checked))
 

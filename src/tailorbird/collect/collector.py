@@ -168,7 +168,7 @@ class Collector:
 
     def _forget(self, origin: tuple[str, int], into: Collected) -> None:
         """Refuse an event of an erased person: nothing of them is kept, not even as refused."""
-        fault = Fault("userId", "the person asked to be forgotten: suppressed until lifted")
+        fault = Fault("userId", "suppressed: events that name this person are refused until that is lifted")
         self._count(fault)
         into.faults.append((origin[1], fault))
 

@@ -28,7 +28,7 @@ from tailorbird.policies.mixing import draw, with_floors_and_caps
 from tailorbird.policies.union import probabilities
 from tailorbird.rules.cel import RuleError, context_of
 from tailorbird.schema.decision import LoggedChoice, LoggedDecision, PlacementRequest, Step
-from tailorbird.schema.placement import Placement
+from tailorbird.schema.placement import Fixed, Placement
 from tailorbird.schema.profile import AtPlacement
 
 _KEPT_MAX = 4096  # Sticky decisions at hand without reading the log.
@@ -233,6 +233,8 @@ class Decider:
             chances = np.ones(1)
             case.reason = "TARGETING_MATCH" if eligible[0] in case.compiled.eligibility else "STATIC"
         else:
+            if isinstance(case.placement.policy, Fixed):
+                case.reason = "STATIC"
             chances = self._probabilities(case, eligible)
         case.mark("policy", self._clock)
         case.seed = self._uniform()

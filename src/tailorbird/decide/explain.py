@@ -22,6 +22,7 @@ _VERBS = {
 }
 _PLAIN = {
     "popular": "Popular right now.",
+    "unknown": "Nobody has looked at it yet; it fills the list.",
     "only": "It is the only one that is eligible here.",
     "holdout": "Not personalized: this visitor is in the permanent holdout.",
     "opted_out": "Not personalized: the visitor has not agreed to it.",

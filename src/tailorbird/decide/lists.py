@@ -115,6 +115,7 @@ class ListMaker:
             world, listing, (compiled.weights, probabilities, arm), (primary, share), count
         )
         ids, clusters = world.catalogue.ids, world.catalogue.cluster
+        weights = world.popularity.weights
         own, events, name = listing.own, listing.own_events, world.vocabulary.name
         choices = []
         for index, propensity, score, source, origin in zip(
@@ -128,7 +129,7 @@ class ListMaker:
             if source == 1:
                 why = f"after:{name(events.item(origin))}:{ids[own.item(origin)]}"
             elif source == 0:
-                why = "popular"
+                why = "popular" if weights.item(index) > 0.0 else "unknown"
             else:
                 why = f"own:{name(events.item(own.tolist().index(index)))}"
             if primary >= 0 and clusters.item(index) != primary:

@@ -17,6 +17,8 @@ class PlacementMoments(msgspec.Struct, frozen=True):
     holdout: UnitMoments
     learn_from: LearnFrom = "auto"
     """As declared: what counts as a trial."""
+    left_out: tuple[str, ...] = ()
+    """Of the total: placements with a holdout share of their own, whose arms are others."""
     merged_units: int = 0
     """Visitors who had been in both arms before a merge."""
 

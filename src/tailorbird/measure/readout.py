@@ -55,7 +55,7 @@ def _readout(moments: PlacementMoments, metric: Metric) -> Readout:
         lift=told.lift,
         difference=told.difference,
         sample_ratio=ratio,
-        verdict=_verdict(moments, metric, told, ratio),
+        verdict=_verdict(moments, metric, told, ratio) + _left_out(moments.left_out),
         merged_arms=moments.merged_units,
     )
 
@@ -75,6 +75,9 @@ def _arm(metric: Metric, trials: Trials, moments: UnitMoments) -> ArmReadout:
 
 
 # --- the sentence ---------------------------------------------------------------------------------
+
+
+_NAMED_MAX: Final = 5
 
 
 class _Words(NamedTuple):
@@ -101,6 +104,13 @@ def _verdict(moments: PlacementMoments, metric: Metric, told: Effect, ratio: Sam
     if told.difference is not None:
         return _compare(told.difference, _WORDS[metric], _amount)
     return f"Not enough data to tell: {told.reason}."
+
+
+def _left_out(placements: tuple[str, ...]) -> str:
+    if not placements:
+        return ""
+    named = ", ".join(placements[:_NAMED_MAX]) + (" and more" if len(placements) > _NAMED_MAX else "")
+    return f" Not counted here, for they have holdout shares of their own: {named}."
 
 
 def _distrust(moments: PlacementMoments, pvalue: float) -> str:

@@ -354,8 +354,14 @@ def _text(values: dict[str, Any], names: tuple[str, ...]) -> str | None:
 
 
 def _number(values: dict[str, Any], *names: str) -> float:
+    """Return the first of `names` that is a number, as text too: shops send "12.50", and goals take it."""
     for name in names:
         value = values.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12:  # noqa: PLR2004
-            return float(value)
+        if isinstance(value, int | float | str) and not isinstance(value, bool):
+            try:
+                number = float(value)
+            except ValueError:
+                continue
+            if abs(number) < 1e12:  # noqa: PLR2004 (a sum of such values stays finite)
+                return number
     return 0.0
