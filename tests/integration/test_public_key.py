@@ -141,6 +141,16 @@ def test_an_erasure_survives_whatever_events_were_let_in(server):
     assert "victim" not in json.dumps(rejects)
 
 
+def test_a_signal_sent_with_a_question_is_remembered(server):
+    put(server, "signal-hero", holdout=0.0)
+    track(server, anonymousId="signals")
+    asked = {"visitor": {"anonymousId": "signals"}, "placements": [{"key": "signal-hero"}]}
+    headers = {"authorization": f"Bearer {server.write_key}", "sec-gpc": "1"}
+    answer = httpx.post(f"{server.url}/v1/decide", json=asked, headers=headers).json()
+    assert answer["decisions"][0]["reason"] == "OPTED_OUT"
+    assert decide(server, {"anonymousId": "signals"}, "signal-hero")["decisions"][0]["reason"] == "OPTED_OUT"
+
+
 def test_a_get_asks_for_one_placement(server):
     path = "/v1/decide?placement=contract-hero&anonymousId=v&placement=other"
     status, answer = server.request("GET", path)

@@ -540,6 +540,7 @@ class _Case:
             founded_on=visitor.founded_on,
             anonymous_id=visitor.anonymous_id,
             user_id=visitor.user_id,
+            gpc=visitor.gpc,
             profile_version=-1 if profile is None else profile.version,
             policy=type(self.placement.policy).__name__.lower(),
             policy_version=self.policy_version,

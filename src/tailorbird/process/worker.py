@@ -237,6 +237,7 @@ class Fold:
             profile = self.world.profiles.change(decision.profile)
         if profile is not None:
             _mark_version(profile, offset)
+            profile.gpc = profile.gpc or decision.gpc
         self._attribution.decision_made(key, decision, profile)
 
     def _outcome(self, _offset: int, outcome: LoggedOutcome) -> None:

@@ -77,6 +77,8 @@ class LoggedDecision(
     anonymous_id: str | None = None
     user_id: str | None = None
     """By which ids the visitor asked, as far as they identify anybody."""
+    gpc: bool = False
+    """Whether the request carried `Sec-GPC: 1`."""
     profile_version: int = -1
     """Log offset of the last record folded into the profile that was used."""
     policy: str = ""
