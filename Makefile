@@ -12,8 +12,8 @@ RUNTIME := .venv/.runtime.stamp
 DEVELOPMENT := .venv/.development.stamp
 NODE_CLIENTS := .deps/node-clients.stamp
 PYTHON_CLIENTS := .deps/python-clients.stamp
-# A benchmark is a module that can be run; the others in the folder serve them.
-BENCHMARKS = $(basename $(notdir $(shell grep -l '^if __name__ ==' benchmarks/*.py)))
+# A benchmark is a module with a report of its own; the others in the folder serve them.
+BENCHMARKS = $(basename $(notdir $(shell grep -l '^    main."' benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo serve test check format bench lock node python-clients chromium clean
