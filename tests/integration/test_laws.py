@@ -526,12 +526,16 @@ def assert_opted_out(api, key, *, is_out=True, **request):
 
 def test_global_privacy_control_opts_out_at_once_and_for_later(api, personal):
     who = {"anonymousId": api.name("gpc")}
-    assert_opted_out(api, personal, is_out=False, **who)
+    other = {"anonymousId": api.name("gpc-by-event")}
+    for each in (who, other):
+        assert_opted_out(api, personal, is_out=False, **each)
+        assert_opted_out(api, personal, is_out=False, headers={"sec-gpc": "0"}, **each)
     assert_opted_out(api, personal, headers={"sec-gpc": "1"}, **who)
-    assert_opted_out(api, personal, is_out=False, headers={"sec-gpc": "0"}, **who)
-    api.track("Product Viewed", gpc=True, **who)
-    assert_opted_out(api, personal, **who)
-    assert api.profile(f"anonymous_id:{who['anonymousId']}")["globalPrivacyControl"] is True
+    api.track("Product Viewed", gpc=True, **other)
+    for each in (who, other):
+        assert_opted_out(api, personal, **each)
+        assert_opted_out(api, personal, headers={"sec-gpc": "0"}, **each)
+        assert api.profile(f"anonymous_id:{each['anonymousId']}")["globalPrivacyControl"] is True
     page = api.write.get("/v1/decide", params={"placement": personal, **who}, headers={"sec-gpc": "1"}).json()
     assert page["decisions"][0]["reason"] == "OPTED_OUT"
     flag = {"context": {"targetingKey": api.name("gpc")}}
