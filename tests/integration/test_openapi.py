@@ -1,7 +1,12 @@
 """The OpenAPI document describes the doors that are really there."""
 
 import httpx
+import msgspec
 import pytest
+
+from tailorbird.app import answers
+from tailorbird.deliver.api import DecideAnswer
+from tailorbird.schema.readout import Readouts
 
 PROMISED = {
     "/v1/decide": {"get", "post"},
@@ -74,3 +79,79 @@ def references(value):
     elif isinstance(value, list):
         for inner in value:
             yield from references(inner)
+
+
+def test_every_answer_says_what_it_holds(document):
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            done = next(answer for status, answer in operation["responses"].items() if status[0] == "2")
+            for content in done.get("content", {}).values():
+                assert content["schema"], (method, path)
+
+
+@pytest.fixture
+def told(server):
+    def ask(kind, method, path, body=None, key=server.admin_key):
+        """Ask, and read the answer strictly: no field is missing, none is more, each of its type."""
+        return msgspec.json.decode(msgspec.json.encode(server.must(method, path, body, key=key)), type=kind)
+
+    return ask
+
+
+def test_events_and_decisions_are_answered_as_the_document_says(server, told):
+    two = [{"id": "a", "value": {"h": 1}}, {"id": "b", "value": {"h": 2}}]
+    server.must(
+        "PUT", "/admin/v1/placements/typed", {"variants": two, "goal": {"event": "Typed"}, "holdout": 0}
+    )
+    told(answers.WrittenAnswer, "PUT", "/admin/v1/items", [{"id": "t-1", "categories": ["hats"]}])
+    seen = {"anonymousId": "typed", "event": "Product Viewed", "properties": {"product_id": "t-1"}}
+    told(answers.EventsAnswer, "POST", "/v1/track", seen, server.write_key)
+    mixed = {"batch": [{"type": "track", **seen}, {"type": "track"}]}
+    told(answers.EventsAnswer, "POST", "/v1/batch", mixed, server.write_key)
+    asked = {"visitor": {"anonymousId": "typed"}, "placements": [{"key": "typed"}], "explain": True}
+    decided = told(DecideAnswer, "POST", "/v1/decide", asked)
+    key = decided.decisions[0].decision_id
+    told(DecideAnswer, "GET", "/v1/decide?placement=typed&anonymousId=typed")
+    told(answers.EventsAnswer, "POST", "/v1/outcomes", {"decisionId": key})
+    assert told(answers.DecisionAnswer, "GET", f"/admin/v1/decisions/{key}").outcome is not None
+    context = {"context": {"targetingKey": "typed"}}
+    told(answers.FlagAnswer, "POST", "/ofrep/v1/evaluate/flags/typed", context)
+    told(answers.FlagsAnswer, "POST", "/ofrep/v1/evaluate/flags", context)
+    told(answers.PlacementsAnswer, "GET", "/admin/v1/placements")
+    assert told(answers.PolicyAnswer, "GET", "/admin/v1/placements/typed/policy").arms[0].sums
+    told(Readouts, "GET", "/admin/v1/readouts")
+
+
+def test_people_and_operators_are_answered_as_the_document_says(server, told):
+    server.must("PUT", "/admin/v1/placements/person", {"variants": [{"id": "a"}], "holdout": 0})
+    for call, fields in (("track", {"event": "Seen"}), ("identify", {"userId": "typed-u"})):
+        told(answers.EventsAnswer, "POST", f"/v1/{call}", {"anonymousId": "typed", **fields})
+    asked = {"visitor": {"anonymousId": "typed"}, "placements": [{"key": "person"}]}
+    server.must("POST", "/v1/decide", asked)
+    server.request("POST", "/v1/track", {"userId": "u"})
+    profile = told(answers.ProfileAnswer, "GET", "/admin/v1/profiles/anonymous_id:typed")
+    assert profile.recent_events
+    assert profile.placements
+    told(answers.ConsentAnswer, "PUT", "/admin/v1/profiles/user_id:typed-u/consent", {"analytics": True})
+    link = {"anonymousId": "typed", "userId": "typed-u"}
+    told(answers.RevocationAnswer, "PUT", "/admin/v1/revoked-links", link)
+    told(answers.RevokedLinksAnswer, "GET", "/admin/v1/revoked-links")
+    told(answers.RevocationAnswer, "DELETE", "/admin/v1/revoked-links?anonymousId=typed&userId=typed-u")
+    assert told(answers.RejectsAnswer, "GET", "/admin/v1/rejects").rejects
+    told(answers.ReplayedAnswer, "POST", "/admin/v1/rejects/replay", {})
+    told(answers.SuppressedAnswer, "PUT", "/admin/v1/suppressions/user_id:typed-gone")
+    told(answers.SuppressionsAnswer, "GET", "/admin/v1/suppressions")
+    told(answers.LiftedAnswer, "DELETE", "/admin/v1/suppressions/user_id:typed-gone")
+    told(answers.DiscoveryAnswer, "GET", "/opendsr/v1/discovery")
+    for kind in ("access", "erasure"):
+        wanted = {
+            "subject_request_id": f"typed-{kind}",
+            "subject_request_type": kind,
+            "submitted_time": "2026-01-01T00:00:00Z",
+            "subject_identities": [{"identity_type": "controller_customer_id", "identity_value": "typed-u"}],
+        }
+        told(answers.DsrAnswer, "POST", "/opendsr/v1/requests?dryRun=true", wanted)
+        told(answers.DsrAnswer, "POST", "/opendsr/v1/requests?wait=true", wanted)
+        assert told(answers.DsrAnswer, "GET", f"/opendsr/v1/requests/typed-{kind}?wait=true").result
+    told(answers.GpcAnswer, "GET", "/.well-known/gpc.json")
+    assert told(answers.ReadyAnswer, "GET", "/readyz").ready

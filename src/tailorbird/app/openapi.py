@@ -6,6 +6,28 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tailorbird import __version__
+from tailorbird.app.answers import (
+    ConsentAnswer,
+    DecisionAnswer,
+    DiscoveryAnswer,
+    DsrAnswer,
+    EventsAnswer,
+    FlagAnswer,
+    FlagsAnswer,
+    GpcAnswer,
+    LiftedAnswer,
+    PlacementsAnswer,
+    PolicyAnswer,
+    ProfileAnswer,
+    ReadyAnswer,
+    RejectsAnswer,
+    ReplayedAnswer,
+    RevocationAnswer,
+    RevokedLinksAnswer,
+    SuppressedAnswer,
+    SuppressionsAnswer,
+    WrittenAnswer,
+)
 from tailorbird.app.doors import Door, OutcomeBody
 from tailorbird.app.operators import ItemsBody, LinkBody, RejectsBody
 from tailorbird.app.privacy_doors import SubmitBody
@@ -79,6 +101,8 @@ _CONTEXT: dict[str, Any] = {
         }
     },
 }
+_OBJECT: dict[str, Any] = {"type": "object"}
+_TEXT: dict[str, Any] = {"type": "string"}
 _QUERY: dict[str, dict[str, Any]] = {
     "count": {"type": "integer", "minimum": 1, "maximum": COUNT_MAX},
     "format": {"enum": ["json", "html"]},
@@ -97,28 +121,35 @@ _PLACES: dict[str, dict[str, Any]] = {
 }
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
-    ("POST", "/v1/batch"): Operation("events", _BATCH),
-    ("POST", "/v1/b"): Operation("events", _BATCH),
-    ("POST", "/v1/import"): Operation("events", _BATCH),
-    ("POST", "/beacon/v1/batch"): Operation("events", _BATCH, query=("writeKey",)),
+    ("POST", "/v1/batch"): Operation("events", _BATCH, EventsAnswer),
+    ("POST", "/v1/b"): Operation("events", _BATCH, EventsAnswer),
+    ("POST", "/v1/import"): Operation("events", _BATCH, EventsAnswer),
+    ("POST", "/beacon/v1/batch"): Operation("events", _BATCH, EventsAnswer, query=("writeKey",)),
     ("POST", "/v1/decide"): Operation("decisions", DecideBody, DecideAnswer),
     ("GET", "/v1/decide"): Operation(
         "decisions",
         answer=DecideAnswer,
         query=("placement", "anonymousId", "userId", "count", "format", "explain", "at"),
     ),
-    ("POST", "/v1/outcomes"): Operation("events", OutcomeBody),
-    ("POST", "/ofrep/v1/evaluate/flags"): Operation("openfeature", _CONTEXT),
-    ("POST", "/ofrep/v1/evaluate/flags/{key:path}"): Operation("openfeature", _CONTEXT),
-    ("GET", "/sourceConfig"): Operation("clients", query=("writeKey",)),
-    ("GET", "/sourceConfig/"): Operation("clients", query=("writeKey",)),
-    ("GET", "/analytics.js/v1/{key}/analytics.min.js"): Operation("clients", content_type="text/javascript"),
-    ("GET", "/healthz"): Operation("health", content_type="text/plain"),
-    ("GET", "/metrics"): Operation("health", content_type="application/openmetrics-text"),
-    ("PUT", "/admin/v1/items"): Operation("catalogue", ItemsBody),
+    ("POST", "/v1/outcomes"): Operation("events", OutcomeBody, EventsAnswer),
+    ("POST", "/ofrep/v1/evaluate/flags"): Operation("openfeature", _CONTEXT, FlagsAnswer),
+    ("POST", "/ofrep/v1/evaluate/flags/{key:path}"): Operation("openfeature", _CONTEXT, FlagAnswer),
+    ("GET", "/v1/projects/{key}/settings"): Operation("clients", answer=_OBJECT),
+    ("GET", "/sourceConfig"): Operation("clients", answer=_OBJECT, query=("writeKey",)),
+    ("GET", "/sourceConfig/"): Operation("clients", answer=_OBJECT, query=("writeKey",)),
+    ("GET", "/analytics.js/v1/{key}/analytics.min.js"): Operation(
+        "clients", answer=_TEXT, content_type="text/javascript"
+    ),
+    ("GET", "/healthz"): Operation("health", answer=_TEXT, content_type="text/plain"),
+    ("GET", "/readyz"): Operation("health", answer=ReadyAnswer),
+    ("GET", "/metrics"): Operation("health", answer=_TEXT, content_type="application/openmetrics-text"),
+    ("GET", "/openapi.json"): Operation("health", answer=_OBJECT),
+    ("PUT", "/admin/v1/items"): Operation("catalogue", ItemsBody, WrittenAnswer),
     ("GET", "/admin/v1/items/{id:path}"): Operation("catalogue", answer=Item),
     ("PATCH", "/admin/v1/items/{id:path}"): Operation("catalogue", ItemPatch, Item),
     ("DELETE", "/admin/v1/items/{id:path}"): Operation("catalogue", status=204),
+    ("GET", "/admin/v1/placements"): Operation("placements", answer=PlacementsAnswer),
+    ("GET", "/admin/v1/placements/{key:path}/policy"): Operation("placements", answer=PolicyAnswer),
     ("GET", "/admin/v1/placements/{key:path}"): Operation("placements", answer=Placement),
     ("PUT", "/admin/v1/placements/{key:path}"): Operation("placements", Placement, Placement),
     ("DELETE", "/admin/v1/placements/{key:path}"): Operation("placements", status=204),
@@ -130,18 +161,30 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
             "maxProperties": 50,
             "additionalProperties": {"type": "boolean"},
         },
+        ConsentAnswer,
     ),
-    ("GET", "/admin/v1/profiles/{identifier:path}"): Operation("people", query=("at",)),
-    ("PUT", "/admin/v1/revoked-links"): Operation("people", LinkBody),
-    ("DELETE", "/admin/v1/revoked-links"): Operation("people", query=("anonymousId", "userId")),
+    ("GET", "/admin/v1/profiles/{identifier:path}"): Operation("people", answer=ProfileAnswer, query=("at",)),
+    ("GET", "/admin/v1/revoked-links"): Operation("people", answer=RevokedLinksAnswer),
+    ("PUT", "/admin/v1/revoked-links"): Operation("people", LinkBody, RevocationAnswer),
+    ("DELETE", "/admin/v1/revoked-links"): Operation(
+        "people", answer=RevocationAnswer, query=("anonymousId", "userId")
+    ),
+    ("GET", "/admin/v1/decisions/{id}"): Operation("decisions", answer=DecisionAnswer),
     ("GET", "/admin/v1/readouts"): Operation("readouts", answer=Readouts, query=("placement", "metric")),
-    ("GET", "/admin/v1/rejects"): Operation("events", query=("after", "limit")),
-    ("POST", "/admin/v1/rejects/replay"): Operation("events", RejectsBody),
-    ("POST", "/opendsr/v1/requests"): Operation("privacy", SubmitBody, status=201, query=("dryRun", "wait")),
-    ("GET", "/opendsr/v1/requests/{id}"): Operation("privacy", query=("wait",)),
-    ("DELETE", "/opendsr/v1/requests/{id}"): Operation("privacy", status=202),
+    ("GET", "/admin/v1/rejects"): Operation("events", answer=RejectsAnswer, query=("after", "limit")),
+    ("POST", "/admin/v1/rejects/replay"): Operation("events", RejectsBody, ReplayedAnswer),
+    ("GET", "/admin/v1/suppressions"): Operation("privacy", answer=SuppressionsAnswer),
+    ("PUT", "/admin/v1/suppressions/{identifier:path}"): Operation("privacy", answer=SuppressedAnswer),
+    ("DELETE", "/admin/v1/suppressions/{identifier:path}"): Operation("privacy", answer=LiftedAnswer),
+    ("GET", "/opendsr/v1/discovery"): Operation("privacy", answer=DiscoveryAnswer),
+    ("POST", "/opendsr/v1/requests"): Operation(
+        "privacy", SubmitBody, DsrAnswer, status=201, query=("dryRun", "wait")
+    ),
+    ("GET", "/opendsr/v1/requests/{id}"): Operation("privacy", answer=DsrAnswer, query=("wait",)),
+    ("DELETE", "/opendsr/v1/requests/{id}"): Operation("privacy", answer=DsrAnswer, status=202),
+    ("GET", "/.well-known/gpc.json"): Operation("privacy", answer=GpcAnswer),
 }
-"""Routes that say more than their path: the others answer JSON and read an event, or nothing."""
+"""Routes that say more than their path: the others take in an event."""
 
 
 def document(routes: list[tuple[str, str, Door]]) -> bytes:
@@ -204,12 +247,10 @@ _ANY_TEXT: dict[str, Any] = {"type": "string", "minLength": 1}
 
 
 def _default(method: str, path: str) -> Operation:
-    tag = path.split("/")[1] or "tailorbird"
-    is_event = method == "POST" and path.startswith(("/v1/", "/api/s/"))
-    if not is_event:
-        return Operation(tag)
+    assert method == "POST", f"{method} {path} is no event door and is not described"
     needed = _NEEDED.get(PATH_TYPES[path.rsplit("/", 1)[-1]])
-    return Operation("events", _EVENT if needed is None else {**_EVENT, "required": [needed]})
+    body = _EVENT if needed is None else {**_EVENT, "required": [needed]}
+    return Operation("events", body, EventsAnswer)
 
 
 def _operation(
@@ -268,7 +309,5 @@ def _responses(operation: Operation, refs: dict[Any, Any]) -> dict[str, Any]:
 
 
 def _schema(kind: Any, refs: dict[Any, Any]) -> dict[str, Any]:  # noqa: ANN401
-    if kind is None:
-        return {}
     schema: dict[str, Any] = kind if isinstance(kind, dict) else refs[kind]
     return schema
