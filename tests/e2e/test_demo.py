@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.serving import Server
+from tests.serving import Server, free_port
 
 RUN_SECONDS_MAX = 150.0
 LINES = 2_500
@@ -158,3 +158,13 @@ def test_an_event_that_the_server_refuses_is_counted_and_told(tmp_path):
         )
     assert done.returncode == 1
     assert json.loads(done.stdout)["errors"] == 1
+
+
+def test_events_for_a_server_that_is_not_there_are_not_waited_with(tmp_path):
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"type": "track", "userId": "u-1", "event": "Seen"}\n')
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    done = run_tailorbird("replay", str(log), "--url", url, TAILORBIRD_WRITE_KEY="wk")
+    assert done.returncode == 1
+    assert f"nothing listens on 127.0.0.1:{port}" in done.stderr

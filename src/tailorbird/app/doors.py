@@ -509,7 +509,7 @@ def _refusal(collected: Collected, status: int) -> Response:
     body: dict[str, Any] = {
         "success": status == _OK,
         "accepted": len(accepted),
-        "rejected": len(faults),
+        "rejected": collected.rejected,
     }
     if status != 200:  # noqa: PLR2004
         detail = "; ".join(f"{error['path']}: {error['rule']}" for error in errors[:5])

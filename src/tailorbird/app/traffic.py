@@ -370,6 +370,7 @@ class _Sender:
         self._clock = clock
         self._meter = meter
         self._connection: _Connection | None = None
+        self._was_connected = False
         self._heads = {
             "decide": _head(door, "/v1/decide", door.server_key),
             "event": _head(door, "/v1/track", door.write_key),
@@ -380,7 +381,7 @@ class _Sender:
         """Return the body of the success, or None where the request was refused for good.
 
         Raises:
-            UnreachableError: The server did not answer `ATTEMPTS_MAX` times.
+            UnreachableError: The server did not answer `ATTEMPTS_MAX` times, or nothing listens there.
         """
         request = b"%s%d\r\n\r\n%s" % (self._heads[kind], len(body), body)
         answer = _NO_ANSWER
@@ -409,6 +410,11 @@ class _Sender:
                 if connection is None or connection.is_closed:
                     connection = self._connection = await self._connect()
                 return await connection.exchange(request)
+        except ConnectionRefusedError as error:
+            if not self._was_connected:  # It is not that the server restarts: there was none.
+                address = f"{self._door.host}:{self._door.port}"
+                raise UnreachableError(f"nothing listens on {address}") from error
+            return _NO_ANSWER._replace(body=repr(error).encode())
         except (OSError, TimeoutError) as error:
             self.close()
             return _NO_ANSWER._replace(body=repr(error).encode())
@@ -416,6 +422,7 @@ class _Sender:
     async def _connect(self) -> "_Connection":
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(_Connection, self._door.host, self._door.port)
+        self._was_connected = True
         return connection
 
     def close(self) -> None:

@@ -65,6 +65,11 @@ class Collected(NamedTuple):
     accepted: list[Accepted]
     faults: list[tuple[int, Fault]]
 
+    @property
+    def rejected(self) -> int:
+        """Return how many events were refused: one a fault, but all of a batch that has too many."""
+        return sum(f.value if f.path == "batch" and isinstance(f.value, int) else 1 for _, f in self.faults)
+
 
 class Collector:
     """Takes requests apart. `is_refused` says of an event whether its person was erased."""
