@@ -3,7 +3,6 @@
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from tailorbird.clock import format_time
 from tailorbird.features.state import FIRST_SEEN, LAST_SEEN, recents
@@ -11,7 +10,7 @@ from tailorbird.features.view import LAYOUT_VERSION, features
 from tailorbird.live.profiles import holdout_position, primary_interest
 from tailorbird.live.world import ALL_PLACEMENTS, World
 from tailorbird.policies.base import PolicyState, trials
-from tailorbird.policies.mixing import with_floors_and_caps
+from tailorbird.policies.mixing import mixed_for
 from tailorbird.policies.thompson import posterior
 from tailorbird.policies.union import probabilities
 from tailorbird.schema.decision import LoggedDecision
@@ -146,10 +145,7 @@ def policy_view(placement: Placement, state: PolicyState | None) -> dict[str, An
     arms = placement.arms
     counted = trials(state.arms, arms, placement.learn_from)
     raw = probabilities(placement.policy, state, arms, placement.learn_from, None)
-    caps = {variant.id: variant.cap for variant in placement.variants}
-    chances = with_floors_and_caps(
-        raw, placement.floor, np.array([caps.get(arm, 1.0) for arm in arms])
-    ).tolist()
+    chances = mixed_for(placement, arms, raw).tolist()
     rows = []
     for arm, (tries, successes), chance in zip(arms, counted, chances, strict=True):
         row = {"id": arm, "trials": tries, "successes": successes, "probability": chance}

@@ -52,7 +52,7 @@ _SPELLINGS_MAX = 128  # Each may take as much memory as a head; clients have a f
 _BEGINNING_AND_END = (None, None)
 _TOO_LONG = f"Headers may have at most {HEADER_BYTES_MAX} bytes."
 _OFFER = b"\r\nupgrade:"
-_UPGRADE = re.compile(rb"(\r\n)upgrade:", re.IGNORECASE)
+_UPGRADE = re.compile(re.escape(_OFFER), re.IGNORECASE)
 
 
 def hot_protocol(doors: Mapping[bytes, Door]) -> "type[HotProtocol]":
@@ -574,7 +574,7 @@ def _without_offers(data: bytes) -> bytes:
     if b"pgrade" not in data.lower():
         return data
     head, end, rest = data.partition(_HEAD_END)
-    return _UPGRADE.sub(rb"\1x-asked:", head) + end + rest
+    return _UPGRADE.sub(b"\r\nx-asked:", head) + end + rest
 
 
 def _cut_before_offer(before: bytes, data: bytes) -> tuple[bytes, bytes]:

@@ -373,12 +373,11 @@ def readout_query(
     moments = []
     for key, arms in sorted(world.moments.scan()):
         declared = world.placements.get(key)
-        share = world.holdout_share if declared is None or declared.holdout is None else declared.holdout
         learn_from = "auto" if declared is None else declared.learn_from
         moments.append(
             PlacementMoments(
                 key,
-                share,
+                world.share_of(key),
                 arms.personalized,
                 arms.holdout,
                 learn_from,
@@ -393,8 +392,8 @@ def _apart(world: World) -> tuple[str, ...]:
     """Return the placements that the readout over all leaves out: see `process.attribution`."""
     return tuple(
         key
-        for key, placement in sorted(world.placements.items())
-        if placement.holdout not in (None, world.holdout_share) and world.moments.get(key) is not None
+        for key in sorted(world.placements)
+        if world.share_of(key) != world.holdout_share and world.moments.get(key) is not None
     )
 
 

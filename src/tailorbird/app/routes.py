@@ -5,6 +5,7 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+import msgspec
 from starlette.routing import Match, Route, Router
 
 from tailorbird.app.doors import Door, Doors, guarded
@@ -129,8 +130,7 @@ class Application:
         if content is None:
             who = "" if is_trusted else " without a server key"
             return problem(InvalidInputError(Fault("body", f"at most {bytes_max} bytes{who}")))
-        exchange = Exchange(method, scope["path"], scope["query_string"], headers, content, params=params)
-        result = door(exchange)
+        result = door(msgspec.structs.replace(asked, _body=content))
         if isinstance(result, WhenDurable):
             await asyncio.wait([result.durable])
             return result.settled()

@@ -410,13 +410,12 @@ class _Sender:
                 if connection is None or connection.is_closed:
                     connection = self._connection = await self._connect()
                 return await connection.exchange(request)
-        except ConnectionRefusedError as error:
-            if not self._was_connected:  # It is not that the server restarts: there was none.
-                address = f"{self._door.host}:{self._door.port}"
-                raise UnreachableError(f"nothing listens on {address}") from error
-            return _NO_ANSWER._replace(body=repr(error).encode())
         except (OSError, TimeoutError) as error:
             self.close()
+            # It is not that the server restarts: there was none.
+            if isinstance(error, ConnectionRefusedError) and not self._was_connected:
+                address = f"{self._door.host}:{self._door.port}"
+                raise UnreachableError(f"nothing listens on {address}") from error
             return _NO_ANSWER._replace(body=repr(error).encode())
 
     async def _connect(self) -> "_Connection":

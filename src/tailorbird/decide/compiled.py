@@ -56,7 +56,6 @@ class CompiledPlacement:
         self.query = None if query is None else compile_expression(query, "candidates.query", ITEM_VARIABLES)
         if placement.goal is not None and placement.goal.value is not None:
             compile_expression(placement.goal.value, "goal.value", GOAL_VARIABLES)
-        self.caps: dict[str, float] = {variant.id: variant.cap for variant in placement.variants}
         self.weights: NDArray[np.float64] = np.array(
             [[strategy.weights.get(source, 0.0) for source in SOURCES] for strategy in placement.strategies]
         ).reshape(len(placement.strategies), len(SOURCES))

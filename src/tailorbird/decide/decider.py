@@ -24,7 +24,7 @@ from tailorbird.hashing import token
 from tailorbird.limits import COUNT_MAX
 from tailorbird.live.world import World
 from tailorbird.policies.base import PolicyState, trials
-from tailorbird.policies.mixing import draw, with_floors_and_caps
+from tailorbird.policies.mixing import draw, mixed_for
 from tailorbird.policies.union import probabilities
 from tailorbird.rules.cel import RuleError, context_of
 from tailorbird.schema.decision import LoggedChoice, LoggedDecision, PlacementRequest, Step
@@ -263,8 +263,7 @@ class Decider:
         try:
             cache = compiled.cache_of(eligible)
             raw = probabilities(placement.policy, state, eligible, placement.learn_from, cache)
-            caps = np.array([compiled.caps.get(arm, 1.0) for arm in eligible])
-            chances = with_floors_and_caps(raw, placement.floor, caps)
+            chances = mixed_for(placement, eligible, raw)
         except (ArithmeticError, ValueError, AssertionError, InvalidInputError):
             self._fault("policy_failed")
             case.steps.append(Step("policy", detail="failed; the last good probabilities were used"))

@@ -98,8 +98,8 @@ class World:
     ) -> None:
         self.store = store
         self.offset = store.offset
-        self.holdout_share = holdout_share
         """The next offset of the log to fold."""
+        self.holdout_share = holdout_share
         self._over_bytes_max = cache_bytes // _OVER_SHARE
         profile_bytes = cache_bytes * 3 // 4
         side_bytes = cache_bytes // 8
@@ -167,6 +167,14 @@ class World:
             self._placements.delete(key)
             self.placements_version += 1
             self._list_goals()
+
+    def share_of(self, key: str) -> float:
+        """Return the share of visitors whom a placement holds out: its own, else the installation's.
+
+        The readout over all placements leaves out those with another share: their arms are other people.
+        """
+        placement = None if key == ALL_PLACEMENTS else self.placements.get(key)
+        return self.holdout_share if placement is None or placement.holdout is None else placement.holdout
 
     def _list_goals(self) -> None:
         self.goals = {}

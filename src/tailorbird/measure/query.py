@@ -2,7 +2,8 @@
 
 import msgspec
 
-from tailorbird.schema.readout import LearnFrom, Metric
+from tailorbird.schema.placement import LearnFrom
+from tailorbird.schema.readout import Metric
 from tailorbird.stats.moments import UnitMoments
 
 

@@ -11,8 +11,19 @@ from numba import njit, types
 from numpy.typing import NDArray
 
 from tailorbird.errors import Fault, InvalidInputError
+from tailorbird.schema.placement import Placement
 
 SUM_TOLERANCE = 1e-9
+
+
+def mixed_for(
+    placement: Placement, arms: Sequence[str], probabilities: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return a policy's distribution over `arms` with the floor and the caps that a placement declares."""
+    caps = {variant.id: variant.cap for variant in placement.variants}
+    return with_floors_and_caps(
+        probabilities, placement.floor, np.array([caps.get(arm, 1.0) for arm in arms])
+    )
 
 
 def with_floors_and_caps(

@@ -16,7 +16,7 @@ by somebody else, the person's first record on it is replaced by `OwnerForgotten
 profiles, holdout arms and decisions fold to what they were.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -246,7 +246,7 @@ class Erasure:
         taken = {store: set(progress.taken.get(store, ())) for store in ("log", "rejects")}
         for _ in range(ERASURE_PASSES_MAX):
             held = await self.find(person)
-            here = self.count(person, _not_counted(held, taken))
+            here = self.count(person, held.without(taken["log"], taken["rejects"]))
             # The state is counted once: it changes only when it is folded again.
             found += (
                 here if not found.total else msgspec.structs.replace(here, profiles=0, identifiers=0, links=0)
@@ -331,21 +331,6 @@ def _markers_to_drop(person: Person, held: Held) -> list[int]:
         if (name := identifier_of("anonymous_id", device)) in person.identifiers and name not in held.shared
         for offset in offsets
     ]
-
-
-def _not_counted(held: Held, taken: Mapping[str, set[int]]) -> Held:
-    """Return what was found less the records that an earlier try found, too."""
-    log, rejects = taken["log"], taken["rejects"]
-    return msgspec.structs.replace(
-        held,
-        events=[offset for offset in held.events if offset not in log],
-        decisions=[offset for offset in held.decisions if offset not in log],
-        outcomes=[offset for offset in held.outcomes if offset not in log],
-        consents=[offset for offset in held.consents if offset not in log],
-        revocations=[offset for offset in held.revocations if offset not in log],
-        renamed={offset: entry for offset, entry in held.renamed.items() if offset not in log},
-        refusals=[offset for offset in held.refusals if offset not in rejects],
-    )
 
 
 def _is_in_logs(person: Person, held: Held) -> bool:

@@ -23,7 +23,7 @@ and no escaped character cannot be theirs.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -31,13 +31,14 @@ import msgspec
 from tailorbird.live.decision_ids import decision_id
 from tailorbird.live.profiles import FORGOTTEN, known
 from tailorbird.live.revocations import Pair, pair_of
-from tailorbird.privacy.person import Person, normalized
+from tailorbird.privacy.person import Person, normalized, texts_in
 from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.events import Event, LoggedEvent, LoggedOutcome
 from tailorbird.schema.profile import identifier_of
 from tailorbird.schema.records import KINDS, ConsentChanged, LinkRevoked, OwnerForgotten, encode
 from tailorbird.stores.log import Entry, Record
 
+_OWN: Final = ("events", "decisions", "outcomes", "consents", "revocations")
 _EVENT_KIND: Final = KINDS[LoggedEvent]
 
 _event_decoder = msgspec.json.Decoder(Event)
@@ -71,8 +72,14 @@ class Held(msgspec.Struct):
     @property
     def records(self) -> list[int]:
         """Return the offsets of everything in the log that is the person's own."""
-        own = (self.events, self.decisions, self.outcomes, self.consents, self.revocations)
-        return sorted(offset for offsets in own for offset in offsets)
+        return sorted(offset for name in _OWN for offset in getattr(self, name))
+
+    def without(self, log: Container[int], rejects: Container[int]) -> "Held":
+        """Return what was found less these records of the two logs."""
+        own = {name: [o for o in getattr(self, name) if o not in log] for name in _OWN}
+        renamed = {o: entry for o, entry in self.renamed.items() if o not in log}
+        refusals = [o for o in self.refusals if o not in rejects]
+        return msgspec.structs.replace(self, **own, renamed=renamed, refusals=refusals)
 
 
 class Finder:
@@ -118,7 +125,7 @@ class Finder:
         text = _refusal_decoder.decode(record.payload).body
         body = _parsed(text)
         if body is not None:
-            is_theirs = any(self._is_theirs(value) for value in _values(body))
+            is_theirs = any(self._is_theirs(value) for value in texts_in(body))
         elif self._mentioning is not None and self._mentioning.search(text):
             is_theirs = True
         else:
@@ -291,21 +298,6 @@ def _parsed(body: str) -> Any:  # noqa: ANN401
         return _any_decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
         return None
-
-
-def _values(body: Any) -> Iterator[str]:  # noqa: ANN401
-    """Yield every string and number in a JSON value, as text, without recursion."""
-    waiting = [body]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            waiting += value.values()
-        elif isinstance(value, list):
-            waiting += value
-        elif isinstance(value, str):
-            yield value
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield str(value)
 
 
 def _without_ids(decision: LoggedDecision) -> Entry:

@@ -7,7 +7,7 @@ of the same name is asked about, that anonymous profile, which nobody else joine
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -127,25 +127,25 @@ def values_named(body: str) -> set[str]:
     ['u-1']
     """
     try:
-        values = _named_in(msgspec.json.decode(body))
+        values = list(texts_in(msgspec.json.decode(body), _NAMES))
     except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
         values = [number or _unescaped(text) for text, number in _NAMING.findall(body)]
     return {*values, *(normalized("email", value) for value in values if "@" in value)}
 
 
-def _named_in(body: Any) -> list[str]:  # noqa: ANN401
-    """Return every text and number under a name of `_NAMES` in a JSON value, at whatever depth."""
-    found: list[str] = []
-    waiting = [(body, False)]
+def texts_in(body: Any, under: Container[str] | None = None) -> Iterator[str]:  # noqa: ANN401
+    """Yield every string and number in a JSON value, as text; with `under` only those under such a name."""
+    waiting = [(body, under is None)]
     while waiting:
-        value, is_named = waiting.pop()
+        value, is_wanted = waiting.pop()
         if isinstance(value, dict):
-            waiting += [(inner, is_named or name in _NAMES) for name, inner in value.items()]
+            waiting += [
+                (inner, is_wanted or (under is not None and name in under)) for name, inner in value.items()
+            ]
         elif isinstance(value, list):
-            waiting += [(inner, is_named) for inner in value]
-        elif is_named and isinstance(value, str | int | float) and not isinstance(value, bool):
-            found.append(str(value))
-    return found
+            waiting += [(inner, is_wanted) for inner in value]
+        elif is_wanted and isinstance(value, str | int | float) and not isinstance(value, bool):
+            yield str(value)
 
 
 def _unescaped(text: str) -> str:

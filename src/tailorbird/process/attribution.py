@@ -79,9 +79,9 @@ class Attribution:
             mark.exposed_at = min(mark.exposed_at, t)
             return False
         mark.exposed_at = t
-        if mark.is_learned and mark.arm is not None:
-            exposed(self._policy(mark.placement), mark.arm, is_rewarded=mark.rewarded_at is not None)
         is_rewarded = mark.rewarded_at is not None
+        if mark.is_learned and mark.arm is not None:
+            exposed(self._policy(mark.placement), mark.arm, is_rewarded=is_rewarded)
         self._count_unit(mark, lambda moments, at: count_exposure(moments, at, is_rewarded=is_rewarded))
         return True
 
@@ -175,9 +175,8 @@ class Attribution:
 
     def _count_in_total(self, profile: Profile, key: str, count: Callable[[Any, Any], None]) -> None:
         """Count in the readout over all placements; those with a holdout share of their own stay out."""
-        placement = self._world.placements.get(key)
         share = self._world.holdout_share
-        if placement is not None and placement.holdout not in (None, share):
+        if self._world.share_of(key) != share:
             return
         total = profile.placements.get(ALL_PLACEMENTS)
         if total is None or not total.arm:

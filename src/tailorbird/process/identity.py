@@ -24,7 +24,7 @@ from tailorbird.live.profiles import (
     profile_id_of,
     shared_device_identifier,
 )
-from tailorbird.live.world import ALL_PLACEMENTS, ArmsMoments, Identifier, World
+from tailorbird.live.world import ArmsMoments, Identifier, World
 from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.profile import AtPlacement, Link, Profile, identifier_of
 from tailorbird.stats.moments import add_unit
@@ -243,11 +243,7 @@ class Resolver:
 
     def _arm_of(self, profile: Profile, key: str) -> str:
         """Return the arm in which a profile begins at a placement."""
-        placement = self._world.placements.get(key)
-        share = placement.holdout if placement is not None and key != ALL_PLACEMENTS else None
-        if share is None:
-            share = self._world.holdout_share
-        is_held = holdout_position(self._secret, profile.assignment_key) < share
+        is_held = holdout_position(self._secret, profile.assignment_key) < self._world.share_of(key)
         return "holdout" if is_held else "personalized"
 
 

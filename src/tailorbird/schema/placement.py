@@ -30,6 +30,8 @@ Time = Annotated[
 ]
 Identity = Annotated[str, Meta(min_length=1, max_length=IDENTIFIER_LENGTH_MAX)]
 Expression = Annotated[str, Meta(min_length=1, max_length=RULE_LENGTH_MAX, description="A CEL expression.")]
+LearnFrom = Literal["auto", "exposures", "decisions"]
+"""What counts as a trial; `auto`: exposures once one is reported, else decisions."""
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Meta(ge=0.0, le=366 * 86400.0)]
 Positive = Annotated[float, Meta(gt=0.0, le=1e6)]
@@ -150,7 +152,7 @@ class Placement(_Record, frozen=True):
     sticky_seconds: Seconds = 0.0
     """The same visitor in the same session gets the same decision for so long."""
     goal: Goal | None = None
-    learn_from: Literal["auto", "exposures", "decisions"] = "auto"
+    learn_from: LearnFrom = "auto"
     """What counts as a trial. `auto`: exposures, once the first one is reported; until then, decisions."""
     rules: Annotated[tuple[Rule, ...], Meta(max_length=RULES_MAX)] = ()
     constraints: Constraints = Constraints()

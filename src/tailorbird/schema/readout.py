@@ -9,7 +9,6 @@ import msgspec
 
 Metric = Literal["rate", "value"]
 Trials = Literal["exposures", "decisions"]
-LearnFrom = Literal["auto", "exposures", "decisions"]
 
 
 class _Record(msgspec.Struct, frozen=True, rename="camel"):

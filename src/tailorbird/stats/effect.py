@@ -27,7 +27,8 @@ from tea_tasting import Mean, RatioOfMeans
 from tea_tasting import SampleRatio as SampleRatioMetric
 from tea_tasting.aggr import Aggregates
 
-from tailorbird.schema.readout import Estimate, LearnFrom, Metric, SampleRatio, Trials
+from tailorbird.schema.placement import LearnFrom
+from tailorbird.schema.readout import Estimate, Metric, SampleRatio, Trials
 from tailorbird.stats.moments import UnitMoments
 
 CONFIDENCE: Final = 0.95
