@@ -62,7 +62,7 @@ clean: ## Remove environments, installed clients and caches; data stays.
 
 $(RUNTIME): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[learn]'
 	@# Compiles the numerical kernels once, so that the first start does not wait for it.
 	$(BIN)/python -c "import tailorbird.app.commands"
 	@touch $@
