@@ -36,8 +36,9 @@ from tailorbird.limits import (
     REJECTS_BYTES_MAX,
 )
 from tailorbird.live.decision_ids import decision_id, offset_of
+from tailorbird.live.foreknown import foreknow
 from tailorbird.live.profiles import suppression_hash
-from tailorbird.live.revocations import pair_of, revoked_in
+from tailorbird.live.revocations import pair_of
 from tailorbird.live.seen import key_of
 from tailorbird.live.world import TABLES, World
 from tailorbird.privacy.person import values_named
@@ -123,9 +124,9 @@ class Engine:
                 raise
             logger.exception("the state cannot be folded on; it is folded again from the log")
         else:
-            if not self.world.revocations.is_stale:
+            if not self.world.is_stale:
                 return count
-            logger.warning("a link was revoked, and the state not folded again since: it is now")
+            logger.warning("links or features changed, and the state was not folded again since: it is now")
         self.world.store.close()
         self.world = self.new_world(SqliteState(self._state_files.next(), TABLES))
         self.fold = Fold(self.world, self.options.secret, self.log)
@@ -150,7 +151,8 @@ class Engine:
 
     def new_world(self, state: SqliteState) -> World:
         """Return a world over `state`, with this installation's settings."""
-        return World(state, self.options.cache_bytes, self.options.holdout_share)
+        options = self.options
+        return World(state, options.cache_bytes, options.holdout_share, gpc_opts_out=options.gpc_opts_out)
 
     def _open_world(self) -> World:
         try:
@@ -416,7 +418,7 @@ class Engine:
             old = self.world
             world = self.new_world(SqliteState(self._state_files.next(), TABLES))
             self._settle()
-            world.revocations.keep_apart(revoked_in(self.log))
+            foreknow(world, self.log)
             fold = Fold(world, self.options.secret, self.log)
             # Folding goes on where the last pass ended until it has caught up with the traffic; the last
             # stretch has no await in it, so nothing can be written between it and the switch.
@@ -476,7 +478,7 @@ def catch_up(fold: Fold, log: Log, stop: int | None = None) -> int:
     world = fold.world
     end = log.end if stop is None else stop
     if world.offset == 0:
-        world.revocations.keep_apart(revoked_in(log, end))
+        foreknow(world, log, end)
     count = 0
     # Profiles hold no cycles; walking all of them again and again took a third of the time.
     gc.disable()
