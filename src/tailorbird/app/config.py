@@ -12,6 +12,7 @@ from msgspec import Meta
 from tailorbird.errors import ConfigurationError
 from tailorbird.hashing import token
 from tailorbird.limits import CHECKPOINT_SECONDS
+from tailorbird.schema.feature import FeatureConfig
 from tailorbird.schema.placement import Placement
 
 _KEYS_FILE = "keys.json"
@@ -34,6 +35,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     checkpoint_seconds: Annotated[float, Meta(gt=0.0, le=3600.0)] = CHECKPOINT_SECONDS
     analytics_js: str = ""
     """Folder with the browser client to serve: `dist/umd` of the npm package @segment/analytics-next."""
+    features: FeatureConfig | None = None
+    """Which variables are kept of a visitor; without it those declared last, at first all built-in ones."""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
 
 

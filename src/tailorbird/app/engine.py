@@ -29,6 +29,9 @@ from tailorbird.collect.collector import Accepted, Reject
 from tailorbird.decide.decider import Answers, Decider, Journal, Settings
 from tailorbird.decide.visitor import Request
 from tailorbird.errors import CorruptLogError, OverloadedError, StorageError
+from tailorbird.features.defaults import expanded
+from tailorbird.features.program import Program
+from tailorbird.features.vocabulary import Vocabulary
 from tailorbird.limits import (
     CHECKPOINT_SECONDS,
     DIRTY_MAX,
@@ -45,6 +48,7 @@ from tailorbird.privacy.person import values_named
 from tailorbird.process.worker import Fold
 from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.events import LoggedEvent
+from tailorbird.schema.feature import FeatureConfig, FeaturesPut
 from tailorbird.schema.profile import identifier_of
 from tailorbird.schema.records import KINDS, LinkRevoked, LogRecord, decode, encode
 from tailorbird.stores.log import Log
@@ -86,6 +90,8 @@ class Engine:
         self.decider = Decider(options.secret, clock, settings, journal, options.seed)
         self.on_durable: Callable[[float], None] | None = None
         """Told how many seconds each turn's events waited for the disk."""
+        self.fold_lag_seconds = 0.0
+        """From when the latest event was received to when every feature knew of it."""
         self.failure: str | None = None
         """Why nothing can be written any more; None while all is well."""
         self._state_files = _StateFiles(folder / "state")
@@ -101,6 +107,7 @@ class Engine:
         self._turn: asyncio.Future[None] | None = None
         self._turn_failure: StorageError | None = None
         self._is_full = False
+        self._refolding = asyncio.Lock()
         # Changed entries cannot be dropped before a commit: as many as a third of the cache would hold.
         self._dirty_soft_max = min(DIRTY_MAX // 4, options.cache_bytes // 3 // _ENTRY_BYTES)
         self.world = self._open_world()
@@ -124,9 +131,9 @@ class Engine:
                 raise
             logger.exception("the state cannot be folded on; it is folded again from the log")
         else:
-            if not self.world.is_stale:
-                return count
-            logger.warning("links or features changed, and the state was not folded again since: it is now")
+            if not self.world.revocations.is_stale:
+                return count  # Features that are not folded yet are missing; `refold_forever` sees to them.
+            logger.warning("a link was revoked, and the state not folded again since: it is now")
         self.world.store.close()
         self.world = self.new_world(SqliteState(self._state_files.next(), TABLES))
         self.fold = Fold(self.world, self.options.secret, self.log)
@@ -241,14 +248,18 @@ class Engine:
         unfolded, self._unfolded = self._unfolded, {}
         self._deciding.clear()
         self.log.flush()
+        received = 0.0
         try:
             for key, (offset, entry) in unfolded.items():
                 if isinstance(entry, Accepted):
                     self.fold.apply_event(offset, entry.logged, entry.event, key)
+                    received = entry.logged.r
                 else:
                     self.fold.apply_decision(offset, entry, key)
         except Exception as error:
             raise self._fold_failed(error) from error
+        if received:
+            self.fold_lag_seconds = max(self.clock.now() - received, 0.0)
 
     def _fold_failed(self, error: Exception) -> StorageError:
         """Stop writing, for the world is no longer the fold of the log; return what to tell who waits."""
@@ -447,8 +458,39 @@ class Engine:
         """
         self.write(LinkRevoked(self.clock.now(), pair_of(one, other), is_lifted))
         await self.durable()
-        while self.world.revocations.is_stale:
-            await self.refold()
+        await self.refold_while_stale()
+
+    def declare_features(self, config: FeatureConfig) -> FeaturesPut:
+        """Declare what is kept of visitors; what needs the log folded again is missing until it is.
+
+        Raises:
+            InvalidInputError: Definitions clash, or read what is on the sensitive list.
+        """
+        put = FeaturesPut(self.clock.now(), config, expanded(config))
+        Program(
+            put, Vocabulary(lambda _name, _code: None)
+        )  # What is wrong with it is said before it is logged.
+        declared = self.world.features.reading.put
+        if (declared.config, declared.definitions) == (put.config, put.definitions):
+            return declared
+        self.write(put)
+        return put
+
+    async def refold_while_stale(self) -> None:
+        """Fold the log again until the state is right for the links and features that are declared."""
+        async with self._refolding:
+            while self.world.is_stale:
+                await self.refold()
+
+    async def refold_forever(self) -> None:
+        """Fold the log again whenever features were declared that need it."""
+        while True:
+            await asyncio.sleep(_STALE_LOOK_SECONDS)
+            try:
+                await self.refold_while_stale()
+            except StorageError as error:
+                logger.error("folding again failed and is tried again: %s", error)  # noqa: TRY400
+                await asyncio.sleep(1.0)
 
     async def _refold_pass(self, fold: Fold) -> None:
         end = self.log.end
@@ -467,6 +509,7 @@ class Engine:
 
 _SLICE_PAUSE_SECONDS = 0.002  # Between slices of a checkpoint: a request waits for one slice, not for all.
 _CHECKPOINT_NICE = 5  # A third of the event loop's weight.
+_STALE_LOOK_SECONDS = 0.2
 _CATCH_UP_SLICE = 1024
 _REFOLD_SECONDS = 0.001  # Folded between two turns of the event loop.
 _REFOLD_RECORDS = 64  # Folded between two looks at how much waits for a commit.

@@ -5,6 +5,7 @@ nothing is gathered by name. Variables that are missing are nan: those of a purp
 a mean of nothing, a time since what never happened.
 """
 
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -43,6 +44,7 @@ Refuses = Callable[[str], bool]
 
 DEFAULT_PURPOSE = "personalization"
 _CELLS_PER_EVENT_MAX = 256
+_NEWEST_MAX = 10_000  # Names of events whose newest time is kept; anybody can make names up.
 
 
 class Plan(NamedTuple):
@@ -59,6 +61,7 @@ class Program:
     Attributes:
         names: The variables, in the order of the vector.
         index: Their places by name.
+        slots_of: The places of each definition's variables, by its name.
         purposes: What each is for; refused, it is missing.
         needs: What has to be counted and kept for them, by name: with other needs the log is folded again.
         version: Names the layout: vectors of different versions do not mix.
@@ -99,6 +102,7 @@ class Program:
         self._dimensions = builder.dimensions
         self._facet_table = np.full((0, 2), -1, np.int32)
         self._category_table = np.full((0, 2), -1, np.int32)
+        self._newest: dict[str, float] = {}
         self._keys = np.zeros(_CELLS_PER_EVENT_MAX, np.int32)
         self._modes = np.zeros(_CELLS_PER_EVENT_MAX, np.int8)
         self._values = np.zeros(_CELLS_PER_EVENT_MAX)
@@ -110,6 +114,7 @@ class Program:
         if self.put.definitions:
             builder.needs.append(f"early {msgspec.json.encode(self.put.config.early_events).decode()}")
         builder.purpose = DEFAULT_PURPOSE
+        self.slots_of: dict[str, tuple[int, ...]] = {}
         for name in SCALARS:
             builder.slot(name)
         others = {definition.name: definition for definition in definitions}
@@ -117,7 +122,9 @@ class Program:
             builder.path = f"definitions[{place}]"
             builder.purpose = check_reads(definition, self.sensitive, builder.path)
             builder.begin()
+            first = len(builder.names)
             add(definition, builder, others)
+            self.slots_of[definition.name] = tuple(range(first, len(builder.names)))
         return builder
 
     def _presumed(self, prior: Prior, place: int, builder: Builder) -> Presumed:
@@ -172,6 +179,12 @@ class Program:
         ]
         assert len(self._blank) == size + hidden
 
+    def newest_of(self, events: tuple[str, ...] | None) -> float | None:
+        """Return the time of the newest of some events (None: of all) that was folded since the start."""
+        newest = self._newest
+        times = newest.values() if events is None else [newest[name] for name in events if name in newest]
+        return max(times, default=None)
+
     # --- folding ------------------------------------------------------------------------------------
 
     def count(
@@ -193,6 +206,7 @@ class Program:
     def keep(self, profile: Profile, event: Event, name: str, t: float) -> None:
         """Put what an event says into the profile's cells and sketches; its session is counted already."""
         plan = self._plans.get(name, self._common)
+        self._note_time(name, t)
         size = 0
         for made in plan.keeps:
             if made.where and not matches(event, made.where):
@@ -206,6 +220,11 @@ class Program:
         for sketched in plan.sketches:
             if not sketched.where or matches(event, sketched.where):
                 self._sketch(profile, sketched, texts_of(sketched.read(event)), t)
+
+    def _note_time(self, name: str, t: float) -> None:
+        newest = self._newest
+        if t > newest.get(name, -math.inf) and (name in newest or len(newest) < _NEWEST_MAX):
+            newest[name] = t
 
     def _write(self, profile: Profile, size: int, t: float) -> None:
         while not keep(profile.state, self._keys[:size], self._modes[:size], self._values[:size], t):

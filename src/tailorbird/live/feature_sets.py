@@ -38,9 +38,14 @@ class FeatureSets:
         self._compare()
 
     @property
+    def is_declared(self) -> bool:
+        """Return whether features were ever declared here."""
+        return self.reading.put is not NO_FEATURES
+
+    @property
     def is_stale(self) -> bool:
         """Return whether the state has to be folded again for what is declared to be right."""
-        return self.reading.put is not NO_FEATURES and self.reading.needs != self.counting.needs
+        return self.is_declared and self.reading.needs != self.counting.needs
 
     def count_for(self, put: FeaturesPut) -> None:
         """Fold with the counters that `put` needs; said before the first record."""
