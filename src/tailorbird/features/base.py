@@ -16,6 +16,7 @@ from tailorbird.errors import Fault, InvalidInputError
 from tailorbird.features.counters import COLUMNS
 from tailorbird.features.paths import Reader, conditions, number_of, reader
 from tailorbird.features.state import cell_key
+from tailorbird.features.surroundings import SURROUNDINGS, ZONE
 from tailorbird.features.vocabulary import CATEGORY, EVENT, FACET, SERIES, Vocabulary
 from tailorbird.limits import FEATURE_CELLS_MAX, FEATURE_SERIES_MAX, FEATURE_SLOTS_MAX
 from tailorbird.schema.events import Event
@@ -57,6 +58,8 @@ class Keep(NamedTuple):
     mode: int
     where: Conditions
     encode: Callable[[Event, float], float | None]
+    is_surrounding: bool = False
+    """Whether only the parts of `context` matter that `surroundings.signature` names."""
 
 
 class Sketched(NamedTuple):
@@ -204,7 +207,8 @@ class Builder:
         name = _told(what, source)
         key = self._new_cell(name, mode)
         if self._need(name):
-            keep = Keep(key, mode, conditions(source.where, self.path), encode)
+            is_surrounding = source.value in SURROUNDINGS or source.value == ZONE
+            keep = Keep(key, mode, conditions(source.where, self.path), encode, is_surrounding)
             self.keeps.setdefault(source.event, []).append(keep)
         return key
 

@@ -72,6 +72,10 @@ def texts_of(value: Any) -> list[str]:  # noqa: ANN401
     >>> texts_of(["a", 7, "a", None, True]), texts_of("x"), texts_of({})
     (['a', '7', 'true'], ['x'], [])
     """
+    if isinstance(value, str):
+        return [value[:TEXT_LENGTH_MAX]] if value else []
+    if value is None:
+        return []
     entries = value if isinstance(value, list) else [value]
     return list(dict.fromkeys(text for entry in entries[:LIST_MAX] if (text := _text(entry))))
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tailorbird.features import distinct, kernels
 from tailorbird.features.affinity import AFFINE_WIDTH, OWN_FACETS
 from tailorbird.features.base import CATEGORY_FACET, SINCE, Builder, Keep, Presumed, Sketched, Update
+from tailorbird.features.cells import SurroundingCells, cell_buffers
 from tailorbird.features.paths import matches, reader, texts_of
 from tailorbird.features.scalars import SCALARS
 from tailorbird.features.sensitive import SensitiveList, check_path, check_reads
@@ -103,9 +104,7 @@ class Program:
         self._facet_table = np.full((0, 2), -1, np.int32)
         self._category_table = np.full((0, 2), -1, np.int32)
         self._newest: dict[str, float] = {}
-        self._keys = np.zeros(_CELLS_PER_EVENT_MAX, np.int32)
-        self._modes = np.zeros(_CELLS_PER_EVENT_MAX, np.int8)
-        self._values = np.zeros(_CELLS_PER_EVENT_MAX)
+        self._cell_buffers = cell_buffers(_CELLS_PER_EVENT_MAX)
 
     # --- compiling ----------------------------------------------------------------------------------
 
@@ -136,7 +135,10 @@ class Program:
 
     def _compile_plans(self, builder: Builder) -> None:
         names = {*builder.updates, *builder.keeps, *builder.sketches} - {None}
-        self._common = Plan((), tuple(builder.keeps.get(None, ())), tuple(builder.sketches.get(None, ())))
+        everywhere = builder.keeps.get(None, ())
+        self._surroundings = SurroundingCells(tuple(made for made in everywhere if made.is_surrounding))
+        others = tuple(made for made in everywhere if not made.is_surrounding)
+        self._common = Plan((), others, tuple(builder.sketches.get(None, ())))
         self._plans = {
             name: Plan(
                 tuple(builder.updates.get(name, ())),
@@ -208,42 +210,50 @@ class Program:
         plan = self._plans.get(name, self._common)
         self._note_time(name, t)
         size = 0
+        if event.context is not None:
+            size = self._surroundings.write(event, t, self._cell_buffers)
         for made in plan.keeps:
             if made.where and not matches(event, made.where):
                 continue
             value = made.encode(event, t)
             if value is not None and size < _CELLS_PER_EVENT_MAX:
-                self._keys[size], self._modes[size], self._values[size] = made.key, made.mode, value
-                size += 1
-        if size:
-            self._write(profile, size, t)
+                size = self._buffer(size, made.key, made.mode, value, t)
         for sketched in plan.sketches:
             if not sketched.where or matches(event, sketched.where):
-                self._sketch(profile, sketched, texts_of(sketched.read(event)), t)
+                values = texts_of(sketched.read(event))
+                if values:
+                    size = self._sketch(profile, sketched, values, t, size)
+        if size:
+            self._write(profile, size)
 
     def _note_time(self, name: str, t: float) -> None:
         newest = self._newest
         if t > newest.get(name, -math.inf) and (name in newest or len(newest) < _NEWEST_MAX):
             newest[name] = t
 
-    def _write(self, profile: Profile, size: int, t: float) -> None:
-        while not keep(profile.state, self._keys[:size], self._modes[:size], self._values[:size], t):
+    def _buffer(self, size: int, key: int, mode: int, value: float, stamp: float) -> int:
+        keys, modes, values, stamps = self._cell_buffers
+        keys[size], modes[size], values[size], stamps[size] = key, mode, value, stamp
+        return size + 1
+
+    def _write(self, profile: Profile, size: int) -> None:
+        keys, modes, values, stamps = self._cell_buffers
+        while not keep(profile.state, keys[:size], modes[:size], values[:size], stamps[:size]):
             profile.state = grown_cells(profile.state)
 
-    def _sketch(self, profile: Profile, sketched: Sketched, values: list[str], t: float) -> None:
-        if not values:
-            return
+    def _sketch(self, profile: Profile, sketched: Sketched, values: list[str], t: float, size: int) -> int:
+        """Add values to sketches, their estimates to the cells to be written; return how many there are."""
         tiles = profile.sketches.get(sketched.code)
         if tiles is None:
             tiles = profile.sketches[sketched.code] = {}
         for window, key in sketched.keys:
             changed = distinct.add(tiles, window, values, t)
-            if changed is not None:
-                self._set(profile, key, *changed)
+            if changed is not None and size < _CELLS_PER_EVENT_MAX:
+                size = self._buffer(size, key, SET, *changed)
+        return size
 
-    def _set(self, profile: Profile, key: int, value: float, stamp: float) -> None:
-        self._keys[0], self._modes[0], self._values[0] = key, SET, value
-        self._write(profile, 1, stamp)
+    def _set(self, profile: Profile, key: int, value: float, stamp: float, mode: int = SET) -> None:
+        self._write(profile, self._buffer(0, key, mode, value, stamp))
 
     def presume(self, profile: Profile, event: Event, t: float) -> None:
         """Give a person the affinities that are presumed of whom an event like this one comes from, once."""
@@ -260,9 +270,8 @@ class Program:
         """Encode the profile's traits anew: they were declared, or two people became one."""
         for made in self._traits:
             if made.trait in profile.traits or kernels.has_cell(profile.state, made.key):
-                self._keys[0], self._modes[0] = made.key, KEEP_LAST
-                self._values[0] = made.encode(profile.traits.get(made.trait))
-                self._write(profile, 1, t)
+                value = made.encode(profile.traits.get(made.trait))
+                self._set(profile, made.key, value, t, KEEP_LAST)
 
     def merge_sketches(self, older: Profile, newer: Profile, at: float) -> None:
         """Give `older` the distinct values of `newer`, too."""
@@ -346,7 +355,7 @@ class Program:
 
         Return its zone's offset, `zone` where it names none.
         """
-        for made in self._common.keeps:
+        for made in (*self._surroundings.keeps, *self._common.keeps):
             value = made.encode(event, at)
             if value is None:
                 continue

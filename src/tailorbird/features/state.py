@@ -75,8 +75,9 @@ def _size(cells: int, counters: int) -> int:
 
 
 def grown(state: State) -> State:
-    """Return the record with room for twice as many counters."""
-    return _moved(state, int(state[CELL_ROOM]), 2 * int(state[COUNTER_ROOM]))
+    """Return the record with room for more counters: for eight, or a quarter of what there is."""
+    room = int(state[COUNTER_ROOM])
+    return _moved(state, int(state[CELL_ROOM]), room + max(8, room // 8 * 2))
 
 
 def grown_cells(state: State) -> State:
@@ -227,12 +228,12 @@ def _claim_cell(state, key):  # type: ignore[no-untyped-def]  # noqa: ANN001, AN
     return slot
 
 
-@njit("b1(f8[::1], i4[::1], i1[::1], f8[::1], f8)", cache=True, nogil=True)
-def keep(state, keys, modes, values, stamp):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+@njit("b1(f8[::1], i4[::1], i1[::1], f8[::1], f8[::1])", cache=True, nogil=True)
+def keep(state, keys, modes, values, stamps):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Keep one value in each cell; return whether there was room, else nothing is kept.
 
     `KEEP_LAST` keeps the value whose stamp is the latest; `SET` this one, whatever was there. The others
-    belong to the session at hand, whose start is their stamp, whatever stamp is given.
+    belong to the session at hand, whose start is their stamp, whatever is given.
     """
     missing = 0
     for key in keys:
@@ -241,7 +242,7 @@ def keep(state, keys, modes, values, stamp):  # type: ignore[no-untyped-def]  # 
         return False
     session = state[SESSION_STARTED]
     for place in range(len(keys)):
-        mode, value = modes[place], values[place]
+        mode, value, stamp = modes[place], values[place], stamps[place]
         slot = _claim_cell(state, keys[place])
         if mode in (KEEP_LAST, SET):
             if mode == SET or stamp >= state[slot + 1]:

@@ -134,6 +134,9 @@ def lenient_context(values: dict[str, Any]) -> EventContext:
     return EventContext(**known)
 
 
+ZONE = "zone"
+"""What local time is read from, beside `SURROUNDINGS`."""
+
 SURROUNDINGS: dict[str, Callable[[EventContext], str | None]] = {
     "device": device_of,
     "language": language_of,
@@ -143,6 +146,20 @@ SURROUNDINGS: dict[str, Callable[[EventContext], str | None]] = {
     "campaign_medium": lambda context: campaign_part(context, "medium"),
     "campaign_name": lambda context: campaign_part(context, "name"),
 }
+
+
+def signature(context: EventContext, t: float) -> tuple[Any, ...]:
+    """Return all that `SURROUNDINGS` and the zone depend on: equal signatures, equal surroundings."""
+    page, device, campaign = context.page, context.device, context.campaign
+    return (
+        context.user_agent,
+        context.locale,
+        context.timezone,
+        t // 900,
+        None if device is None else device.type,
+        None if page is None else (page.referrer, _host(page.url or "")),
+        None if campaign is None else tuple(map(campaign.get, ("source", "medium", "name"))),
+    )
 
 
 def surroundings_reader(name: str) -> Callable[[Event], str | None]:

@@ -73,7 +73,9 @@ class Behaviour:
                     if isinstance(line, dict):
                         self._read_line(line, about)
         for name, read in self.program.facet_paths:
-            _add_facets(about.facets, name, read(event))
+            value = read(event)
+            if value is not None:
+                _add_facets(about.facets, name, value)
         return about
 
     def observe(self, profile: Profile, event: Event, name: str, t: float, about: About) -> NDArray[np.int32]:
@@ -82,16 +84,13 @@ class Behaviour:
         `indices` holds those of the event's own items.
         """
         is_touched = name not in EXPOSURES
-        codes, amounts, size = self._codes, self._amounts, 1
-        codes[0] = self._vocabulary.event(name)
-        category = -1
-        for text in about.categories:
-            codes[size] = self._vocabulary.category(text)
-            category = codes.item(size) if category < 0 else category
-            size += 1
-        for text in about.facets:
-            codes[size] = self._vocabulary.facet(text)
-            size += 1
+        codes, amounts, vocabulary = self._codes, self._amounts, self._vocabulary
+        counted = [vocabulary.event(name)]
+        counted += [vocabulary.category(text) for text in about.categories]
+        category = counted[1] if about.categories else -1
+        counted += [vocabulary.facet(text) for text in about.facets]
+        size = len(counted)
+        codes[:size] = counted
         amounts[:size] = 1.0
         program = self.program
         size = program.count(event, name, codes, amounts, size)

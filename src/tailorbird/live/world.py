@@ -69,7 +69,8 @@ T = TypeVar("T")
 
 _SMALL = 16 * 1024 * 1024  # Cache bytes of a table that is read at start or seldom.
 _OVER_SHARE = 5  # Of the cache's bytes: by as much may it be exceeded while the disk is behind.
-_PROFILE_BYTES = 2_500  # Of a profile, beside what its encoding says: its objects, its record, dictionaries.
+_PROFILE_BYTES = 2_500  # Of a profile, beside its record and its sketches: its objects, dictionaries.
+_SKETCH_BYTES = 400  # Of one tile of distinct values.
 
 
 class Identifier(msgspec.Struct, gc=False):
@@ -116,7 +117,7 @@ class World:
         profile_bytes = cache_bytes * 3 // 4
         side_bytes = cache_bytes // 8
         self.profiles: Table[Profile] = Table(
-            store, "profile", (encode_profile, decode_profile), profile_bytes, _PROFILE_BYTES
+            store, "profile", (encode_profile, decode_profile), profile_bytes, _PROFILE_BYTES, _bytes_of
         )
         self._words: Table[int] = Table(store, "word", _msgpack(int), _SMALL)
         self._features: Table[FeaturesPut] = Table(store, "features", _msgpack(FeaturesPut), _SMALL)
@@ -354,6 +355,12 @@ _POPULARITY = struct.Struct("<dd")
 
 def _msgpack(kind: type[T]) -> tuple[Any, Any]:
     return msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(kind).decode
+
+
+def _bytes_of(profile: Profile) -> int:
+    """Return the bytes of what grows in a profile: a record of some dozens of counters takes 20 KiB."""
+    tiles = sum(map(len, profile.sketches.values()))
+    return int(profile.state.nbytes) + _SKETCH_BYTES * tiles
 
 
 _profile_encoder = msgspec.msgpack.Encoder(enc_hook=pack)
