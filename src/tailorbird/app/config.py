@@ -37,6 +37,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Folder with the browser client to serve: `dist/umd` of the npm package @segment/analytics-next."""
     features: FeatureConfig | None = None
     """Which variables are kept of a visitor; without it those declared last, at first all built-in ones."""
+    feature_vectors: Literal["sampled", "every"] = "sampled"
+    """For which personalized decisions all variables are read, and a digest of them logged."""
+    feature_sample: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.01
+    """Share of personalized decisions that log the variables themselves, to be compared with history."""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
 
 

@@ -73,6 +73,8 @@ class Options(msgspec.Struct, frozen=True):
     cache_bytes: int = 256 * 1024 * 1024
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     seed: int | None = None
+    reads_every_vector: bool = False
+    sample_share: float = 0.01
 
 
 class Engine:
@@ -85,7 +87,9 @@ class Engine:
         folder.mkdir(parents=True, exist_ok=True)
         self.log: Log = SegmentLog(folder / "log")
         self.rejects: Log = SegmentLog(folder / "rejects")
-        settings = Settings(options.holdout_share, options.gpc_opts_out)
+        settings = Settings(
+            options.holdout_share, options.gpc_opts_out, options.reads_every_vector, options.sample_share
+        )
         journal = Journal(self.record_decisions, self.find_decision)
         self.decider = Decider(options.secret, clock, settings, journal, options.seed)
         self.on_durable: Callable[[float], None] | None = None
