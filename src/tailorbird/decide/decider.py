@@ -69,7 +69,7 @@ class Settings(msgspec.Struct, frozen=True):
     holdout_share: float = 0.1
     gpc_opts_out: bool = True
     reads_every_vector: bool = False
-    """Whether each personalized request reads all variables, as policies over features do, and logs a digest."""
+    """Whether each personalized request reads all variables, as policies over features do."""
     sample_share: float = 0.01
     """Share of personalized decisions that log the values, too: the skew meter compares them with history."""
 
@@ -157,7 +157,7 @@ class Decider:
         if turn.vector is None:
             turn.vector = vector(self.world, visitor.profile, visitor.t, visitor.context)
         told = f"{self.world.features.reading.version}:{checksum(turn.vector.data)}"
-        return _Served(told, turn.vector.tobytes(), visitor.context) if is_sampled else _Served(told)
+        return _Served(told, turn.vector.tobytes(), visitor.context) if is_sampled else _Served(told, b"", {})
 
     def _log(self, cases: list["_Case"]) -> None:
         """Log what was decided anew; what cannot be is answered with the default and not learned from."""
@@ -470,15 +470,13 @@ class _Reads(NamedTuple):
 class _Served(NamedTuple):
     """What a decision logs of the variables that it was made with."""
 
-    told: str = ""
-    values: bytes = b""
-    context: dict[str, Any] = {}
+    told: str
+    values: bytes
+    context: dict[str, Any]
 
 
-_NOT_SERVED = _Served()
-_SAMPLE_SPREAD = (
-    2.0**20
-)  # A draw's uniform number, spread: what is sampled does not depend on what was drawn.
+_NOT_SERVED = _Served("", b"", {})
+_SAMPLE_SPREAD = 2.0**20  # Of a draw's uniform number: what is sampled does not depend on what was drawn.
 
 
 class _Turn:
