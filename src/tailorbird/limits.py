@@ -72,7 +72,7 @@ COMPUTED_SEGMENTS_MAX: Final = 20  # Classes of one attribute; a marketer tells 
 COMPUTED_ROWS_MIN: Final = 200  # In each part of the time split: with fewer, chance beats baselines.
 COMPUTED_ROWS_MAX: Final = 200_000  # Learned from, the others left out at random: 0.8 GB at 1,000 features.
 COMPUTED_CUTS_MAX: Final = 12  # Learned from, the latest: older ones tell of another season.
-COMPUTED_THREADS: Final = 2  # Of LightGBM: the rest of the machine serves.
+COMPUTED_THREADS: Final = 1  # Of LightGBM: the rest serves; two took four times as long on busy cores.
 
 # --- privacy ---
 IDENTITIES_MAX: Final = 100  # Named in one request; a profile has at most as many (`LINKS_MAX`).

@@ -106,8 +106,9 @@ def cuts_of(shop: Shop, attributes: Iterable[ComputedAttribute]) -> Floats:
     times = [t for t, event in events_of(shop) if _is_known(event)]
     if not times:
         raise InvalidInputError(Fault("dataset", "must have customers that are known by an id", shop.name))
-    weeks = np.arange(1, int((times[-1] - times[0]) / (CUT_DAYS * DAY_SECONDS)) + 1)
-    grid: Floats = times[-1] - weeks * (CUT_DAYS * DAY_SECONDS)
+    week = CUT_DAYS * DAY_SECONDS
+    weeks = int((times[-1] - times[0]) / week)
+    grid = np.array([times[-1] - number * week for number in range(1, weeks + 1)], np.float64)
     needed = [
         np.append(split.fit, (split.calibrate, split.holdout))
         for attribute in attributes
