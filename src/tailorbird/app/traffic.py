@@ -298,7 +298,7 @@ class _Baskets:
         outcome = self._meter.arms.setdefault(answer.visitor.arm, Outcome())
         outcome.decisions += 1
         outcome.hits += is_hit
-        if basket.visitor is not None:
+        if basket.visitor is not None and decision.decision_id is not None:
             last = LastDecision(decision.decision_id, line.item, is_hit)
             self._meter.last_decisions[basket.visitor] = last
 
@@ -534,7 +534,8 @@ class _Choice(msgspec.Struct, frozen=True):
 
 
 class _Decision(msgspec.Struct, frozen=True, rename="camel"):
-    decision_id: str
+    decision_id: str | None
+    """None where too much waits for the disk to log the decision: the answer is the fallback."""
     reason: str
     choices: tuple[_Choice, ...]
 

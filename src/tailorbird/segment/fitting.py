@@ -230,16 +230,16 @@ def _part(attribute: ComputedAttribute, rows: Snapshots, occurrences: Occurrence
     asked = rows.of(is_asked)
     horizon = attribute.horizon_days * DAY_SECONDS
     ends = asked.cuts + horizon
-    counts = occurrences.counts(asked.people, asked.cuts, ends)
     if isinstance(attribute, LifetimeValue):
         spent = occurrences.sums(asked.people, asked.cuts, ends)
         past = occurrences.sums(asked.people, np.full_like(ends, -np.inf), asked.cuts)
         tenure = occurrences.since_first(asked.people, asked.cuts)
-        # Sums are differences of running totals: what was never spent must be 0, not what rounding leaves.
-        outcomes = np.where(counts > 0, np.maximum(spent, 0.0), 0.0)
-        return _Part(asked.matrix, outcomes, mean_of_past_spend(np.maximum(past, 0.0), tenure, horizon))
-    is_gone = isinstance(attribute, Churn)
-    return _Part(asked.matrix, ((counts == 0) == is_gone).astype(np.float64), since[is_asked])
+        # Refunds may outweigh what was bought: nobody is expected to spend less than nothing.
+        baseline = mean_of_past_spend(np.maximum(past, 0.0), tenure, horizon)
+        return _Part(asked.matrix, np.maximum(spent, 0.0), baseline)
+    is_back = occurrences.counts(asked.people, asked.cuts, ends) > 0
+    happened = ~is_back if isinstance(attribute, Churn) else is_back
+    return _Part(asked.matrix, happened.astype(np.float64), since[is_asked])
 
 
 def _check_part(attribute: ComputedAttribute, name: str, part: _Part) -> None:

@@ -43,16 +43,20 @@ class Occurrences:
         self.values = values[order]
         self._moments = np.unique(times)
         self._keys = self._key(self.people, self.times, "left")
-        self._sums = np.concatenate([[0.0], np.cumsum(self.values)])
 
     def counts(self, people: People, start: Floats, stop: Floats) -> NDArray[np.int64]:
         """Return how often each of `people` did it in (start, stop], shape (n,)."""
         return self._until(people, stop) - self._until(people, start)
 
     def sums(self, people: People, start: Floats, stop: Floats) -> Floats:
-        """Return the sum of values of each of `people` in (start, stop], shape (n,)."""
-        totals: Floats = self._sums[self._until(people, stop)] - self._sums[self._until(people, start)]
-        return totals
+        """Return the sum of values of each of `people` in (start, stop], shape (n,).
+
+        Each is added up by itself: as a difference of running totals it would move with what others did.
+        """
+        bounds = np.stack([self._until(people, start), self._until(people, stop)], axis=1)
+        padded = np.append(self.values, 0.0)
+        totals = np.add.reduceat(padded, bounds.ravel())[::2] if len(bounds) else np.zeros(0)
+        return np.where(bounds[:, 1] > bounds[:, 0], totals, 0.0)
 
     def since_last(self, people: People, at: Floats) -> Floats:
         """Return seconds since the last time at or before `at`, shape (n,); infinite for never."""
