@@ -239,6 +239,21 @@ def test_snapshots_whose_arrays_differ_in_length_are_refused(known):
         fit(CHURN, broken, known.occurrences, known.until)
 
 
+@pytest.mark.parametrize(
+    ("people", "times", "values", "rule"),
+    [
+        ([0, 1], [1.0], [1.0], "as many"),
+        ([], [], [], "at least one"),
+        ([-1], [1.0], [1.0], "people from 0"),
+        ([0], [np.nan], [1.0], "finite"),
+        ([0], [1.0], [np.inf], "finite"),
+    ],
+)
+def test_occurrences_that_do_not_fit_one_another_are_refused(people, times, values, rule):
+    with pytest.raises(InvalidInputError, match=rule):
+        Occurrences(np.array(people, np.int64), np.array(times), np.array(values))
+
+
 # --- verdict, baselines, calibration, measures ----------------------------------------------------
 
 

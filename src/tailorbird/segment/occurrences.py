@@ -29,11 +29,14 @@ class Occurrences:
         """Take shape (m,) each, in any order.
 
         Raises:
-            InvalidInputError: The shapes differ, a time or value is not finite, or a person is below 0.
+            InvalidInputError: There are none, the shapes differ, a time or value is not finite, or a
+                person is below 0.
         """
-        if not people.shape == times.shape == values.shape:
+        if not (people.size and people.shape == times.shape == values.shape):
             raise InvalidInputError(
-                Fault("occurrences", "people, times and values must be as many", people.shape)
+                Fault(
+                    "occurrences", "people, times and values must be as many, and at least one", people.shape
+                )
             )
         if not (np.isfinite(times).all() and np.isfinite(values).all() and (people >= 0).all()):
             raise InvalidInputError(Fault("occurrences", "must be finite, with people from 0"))
