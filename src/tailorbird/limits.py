@@ -72,6 +72,13 @@ DEADLINE_MS_DEFAULT: Final = 50.0
 DEADLINE_MS_MAX: Final = 5_000.0
 REFRESH_UPDATES: Final = 256  # Popularity is ranked again after so many counted events.
 
+# --- computed attributes ---
+COMPUTED_SEGMENTS_MAX: Final = 20  # Classes of one attribute; a marketer tells no more apart.
+COMPUTED_ROWS_MIN: Final = 200  # In each part of the time split: with fewer, chance beats baselines.
+COMPUTED_ROWS_MAX: Final = 200_000  # Learned from, the others left out at random: 0.8 GB at 1,000 features.
+COMPUTED_CUTS_MAX: Final = 12  # Learned from, the latest: older ones tell of another season.
+COMPUTED_THREADS: Final = 1  # Of LightGBM: the rest serves; two took four times as long on busy cores.
+
 # --- privacy ---
 IDENTITIES_MAX: Final = 100  # Named in one request; a profile has at most as many (`LINKS_MAX`).
 ERASURES_PENDING_MAX: Final = 100  # Each takes a pass over the log: hours of work. Past it, 429.

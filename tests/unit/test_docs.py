@@ -19,6 +19,7 @@ from tailorbird.features.program import Program
 from tailorbird.features.vocabulary import Vocabulary
 from tailorbird.limits import PLACEMENTS_PER_REQUEST_MAX
 from tailorbird.rules.cel import compile_expression
+from tailorbird.schema.computed import Churn, ComputedAttribute, Engagement, LifetimeValue
 from tailorbird.schema.feature import Feature, FeatureConfig, FeaturesPut
 from tailorbird.schema.placement import (
     CandidateQuery,
@@ -94,6 +95,12 @@ def test_placements_are_shown_in_the_readme_and_in_the_guide_as_json_and_toml():
 @pytest.mark.parametrize(("page", "fields"), PLACEMENTS)
 def test_a_placement_that_is_shown_can_be_declared(page, fields):
     check(msgspec.convert(fields, Placement))
+
+
+def test_the_computed_attributes_that_are_shown_are_the_defaults():
+    shown = blocks(GUIDES / "computed-attributes.md", "json")
+    decoded = [msgspec.json.decode(text, type=ComputedAttribute) for text in shown]
+    assert decoded == [Engagement(), Churn(), LifetimeValue()]
 
 
 def test_a_decision_request_that_is_shown_is_understood():

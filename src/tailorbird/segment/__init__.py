@@ -1,0 +1,1 @@
+"""Segments and computed attributes of people: from declared rules and fitted models."""
