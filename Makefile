@@ -119,8 +119,8 @@ redis: ## Install Redis for `bench-peers`, where this is Debian and one is root;
 	@if command -v redis-server > /dev/null; then \
 		true; \
 	elif ! command -v apt-get > /dev/null || [ "$$(id -u)" != 0 ]; then \
-		echo "not installed: Redis (needs apt-get and root); Feast is measured on SQLite alone"; \
+		echo "not installed: Redis (needs apt-get and root); Feast is measured on SQLite alone" >&2; \
 	elif ! { apt-get update --quiet && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
 		apt-get install --quiet --yes --no-install-recommends redis-server; } > /dev/null; then \
-		echo "not installed: Redis (apt-get failed, see above); Feast is measured on SQLite alone"; \
+		echo "not installed: Redis (apt-get failed, see above); Feast is measured on SQLite alone" >&2; \
 	fi

@@ -24,6 +24,7 @@ from tests.serving import free_port
 
 from benchmarks.load import HOST, post
 from benchmarks.machine import cores, pinned
+from benchmarks.stopwatch import Took
 
 ENVIRONMENT = Path(__file__).parents[1] / ".deps" / "peers"
 SQLITE = {"type": "sqlite", "path": "data/online.db"}
@@ -79,9 +80,9 @@ class Feast:
             for place, visitor in enumerate(held["visitor"])
         }
 
-    def measure(self, reads: int, updates: int, seed: int) -> dict[str, list[int]]:
-        """Return the SDK's nanoseconds of each `read`, `push` and `write`."""
-        found: dict[str, list[int]] = self._side("measure", str(reads), str(updates), str(seed))
+    def measure(self, reads: int, updates: int, seed: int) -> dict[str, list[Took]]:
+        """Return what the SDK took for each `read`, `push` and `write`."""
+        found: dict[str, list[Took]] = self._side("measure", str(reads), str(updates), str(seed))
         return found
 
     @contextmanager

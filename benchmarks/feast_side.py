@@ -59,8 +59,8 @@ def prepare(folder: Path) -> dict[str, Any]:
     return {"versions": versions | {"python": platform.python_version()}, "values": held}
 
 
-def measure(folder: Path, reads: int, updates: int, seed: int) -> dict[str, list[int]]:
-    """Return the nanoseconds of each read and update."""
+def measure(folder: Path, reads: int, updates: int, seed: int) -> dict[str, list[tuple[int, int]]]:
+    """Return the nanoseconds of each read and update, by the wall and of CPU."""
     store, table = FeatureStore(repo_path=str(folder)), pd.read_parquet(folder / "variables.parquet")
     service = store.get_feature_service(SERVICE)
     drawn = random.Random(seed)
@@ -85,19 +85,22 @@ def measure(folder: Path, reads: int, updates: int, seed: int) -> dict[str, list
     }
 
 
-def timed(act: Callable[[Any], None], arguments: list[Any]) -> list[int]:
-    """Return the nanoseconds of each call, after some that are not counted; no garbage is collected."""
+def timed(act: Callable[[Any], None], arguments: list[Any]) -> list[tuple[int, int]]:
+    """Return the nanoseconds of each call by the wall and of CPU, after some that are not counted.
+
+    No garbage is collected meanwhile.
+    """
     for argument in arguments[:WARM_UP]:
         act(argument)
     gc.collect()
     gc.disable()
-    times = []
+    taken = []
     for argument in arguments:
-        started = time.perf_counter_ns()
+        cpu_started, started = time.process_time_ns(), time.perf_counter_ns()
         act(argument)
-        times.append(time.perf_counter_ns() - started)
+        taken.append((time.perf_counter_ns() - started, time.process_time_ns() - cpu_started))
     gc.enable()
-    return times
+    return taken
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ id each (50,000 with `--fast`), made by folding a view and a sign-in of each.
     fill     how fast: views, and sign-ins, each of which links an identifier (`links_per_second`), and
              profiles with every commit of the state
     resolve  from one identifier, half of them anonymous ids, to the profile as rules and models read it;
-             each read timed on its own, medians over rounds of p50 and p99, as many reads a round as `reads`
+             each read timed on its own, medians over rounds of p50 and p99, as many reads a round as `reads`;
+             `cpu_…` is CPU time, which neighbours on the machine change least: that is what is promised
 
         warm     a thousand visitors over and over: all in the cache
         zipf     visitors as traffic is: the r-th has a share as 1/r; a cache of 256 MiB, as usual
@@ -29,7 +30,7 @@ import itertools
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,6 +53,7 @@ from benchmarks.inside import (
 )
 from benchmarks.load import quiet_collector
 from benchmarks.report import Figures, main, median_of
+from benchmarks.stopwatch import Took, percentiles, timed
 from tailorbird.app.engine import Engine, Options
 from tailorbird.clock import SystemClock
 from tailorbird.collect.collector import Accepted
@@ -177,34 +179,28 @@ def _resolve(own: Inside, generator: np.random.Generator, plan: Plan) -> Figures
     figures = {}
     for name, (world, draw) in draws.items():
         _read(world, draw(plan.warm_up))
-        figures[name] = median_of([_percentiles(_read(world, draw(plan.reads))) for _ in range(plan.rounds)])
+        figures[name] = median_of([percentiles(_read(world, draw(plan.reads))) for _ in range(plan.rounds)])
     _drop_from_page_cache(own.state_file)
-    figures["disk"] = _percentiles(_read(bare, generator.integers(0, count, DISK_READS)))
+    figures["disk"] = percentiles(_read(bare, generator.integers(0, count, DISK_READS)))
     cached.store.close()
     bare.store.close()
     return figures
 
 
-def _read(world: World, numbers: Any) -> list[int]:
-    """Return the nanoseconds of each visitor's read."""
-    times = []
-    for anonymous, user in _asked(numbers):
-        started = time.perf_counter_ns()
-        profile = find(world, anonymous, user)
-        times.append(time.perf_counter_ns() - started)
-        assert profile is not None, f"nobody is known as {anonymous or user}"
-    return times
+def _read(world: World, numbers: Any) -> list[Took]:
+    """Return what each visitor's read took."""
+
+    def read(asked: tuple[str | None, str | None]) -> None:
+        profile = find(world, *asked)
+        assert profile is not None, f"nobody is known as {asked}"
+
+    return timed(read, _asked(numbers))
 
 
 def _asked(numbers: Any) -> Iterator[tuple[str | None, str | None]]:
     """Yield one identifier of each visitor: by turns the anonymous id and the user id."""
     for turn, number in enumerate(numbers.tolist()):
         yield (anonymous_id(number), None) if turn % 2 else (None, user_id(number))
-
-
-def _percentiles(nanoseconds: Sequence[float]) -> dict[str, float]:
-    p50, p99 = np.percentile(nanoseconds, (50.0, 99.0)) / 1e3
-    return {"p50_us": round(float(p50), 2), "p99_us": round(float(p99), 2)}
 
 
 def _drop_from_page_cache(file: Path) -> None:
@@ -236,16 +232,7 @@ def _floor(own: Inside, generator: np.random.Generator, plan: Plan) -> Figures:
             return found[0]
 
         acts = {"sqlite": sqlite, "dict": lambda key: people[owners[key]]}
-        return {name: _percentiles(_timed(act, keys)) for name, act in acts.items()}
-
-
-def _timed(act: Callable[[str], object], keys: list[str]) -> list[int]:
-    times = []
-    for key in keys:
-        started = time.perf_counter_ns()
-        act(key)
-        times.append(time.perf_counter_ns() - started)
-    return times
+        return {name: percentiles(timed(act, keys)) for name, act in acts.items()}
 
 
 # --- one of two --------------------------------------------------------------------------------------
@@ -272,13 +259,8 @@ def _merge(own: Inside, generator: np.random.Generator, plan: Plan) -> Figures:
 
 def _folds(own: Inside, events: list[LoggedEvent]) -> dict[str, float]:
     """Return the latencies of folding each event, which is in the log before."""
-    first = own.append(events)
-    times = []
-    for offset, event in enumerate(events, first):
-        started = time.perf_counter_ns()
-        own.fold.apply_record(offset, event)
-        times.append(time.perf_counter_ns() - started)
-    return _percentiles(times)
+    offsets = itertools.count(own.append(events))
+    return percentiles(timed(lambda event: own.fold.apply_record(next(offsets), event), events))
 
 
 # --- two of one --------------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ def test_one_value_that_differs_stops_the_comparison(own):
 
 def test_ratios_are_to_the_quickest_of_the_peer_s_ways_and_stores():
     def took(us):
-        return {"p50_us": us}
+        return {"p50_us": us, "cpu_p50_us": us}
 
     figures = {
         "read": {
