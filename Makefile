@@ -12,11 +12,13 @@ RUNTIME := .venv/.runtime.stamp
 DEVELOPMENT := .venv/.development.stamp
 NODE_CLIENTS := .deps/node-clients.stamp
 PYTHON_CLIENTS := .deps/python-clients.stamp
-# A benchmark is a module with a report of its own; the others in the folder serve them.
-BENCHMARKS = $(basename $(notdir $(shell grep -l '^    main."' benchmarks/*.py)))
+PEERS := .deps/peers.stamp
+# A benchmark is a module with a report of its own; the others in the folder serve them. The one beside peers
+# needs an environment with them, and is made on its own.
+BENCHMARKS = $(filter-out peers,$(basename $(notdir $(shell grep -l '^    main."' benchmarks/*.py))))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test check format bench lock node python-clients chromium clean
+.PHONY: help install demo serve test check format bench bench-peers lock node python-clients chromium redis clean
 
 help: ## Say what can be made.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 18
@@ -48,6 +50,9 @@ bench: $(DEVELOPMENT) ## Run every benchmark against its budget; ARGS="--fast" f
 		$(BIN)/python -m benchmarks.$$name --check $(ARGS) || failed="$$failed $$name"; \
 	done; \
 	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
+
+bench-peers: $(DEVELOPMENT) $(PEERS) redis ## Measure beside Feast, in the same run; ARGS="--fast --json".
+	@$(BIN)/python -m benchmarks.peers --check $(ARGS)
 
 lock: $(DEVELOPMENT) ## Take the newest versions of all dependencies and pin them in constraints.txt.
 	$(BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[dev]'
@@ -102,4 +107,20 @@ chromium: ## Install Chromium, where this is Debian and one is root.
 	elif ! { apt-get update --quiet && DEBIAN_FRONTEND=noninteractive \
 		apt-get install --quiet --yes --no-install-recommends chromium; } > /dev/null; then \
 		echo "not installed: Chromium (apt-get failed, see above)"; \
+	fi
+
+$(PEERS): benchmarks/peers/requirements.txt
+	@mkdir -p $(@D)
+	@$(PYTHON) -m venv .deps/peers
+	@.deps/peers/bin/python -m pip install --quiet --requirement $<
+	@touch $@
+
+redis: ## Install Redis for `bench-peers`, where this is Debian and one is root; it is not started.
+	@if command -v redis-server > /dev/null; then \
+		true; \
+	elif ! command -v apt-get > /dev/null || [ "$$(id -u)" != 0 ]; then \
+		echo "not installed: Redis (needs apt-get and root); Feast is measured on SQLite alone" >&2; \
+	elif ! { apt-get update --quiet && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+		apt-get install --quiet --yes --no-install-recommends redis-server; } > /dev/null; then \
+		echo "not installed: Redis (apt-get failed, see above); Feast is measured on SQLite alone" >&2; \
 	fi

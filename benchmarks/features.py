@@ -2,7 +2,7 @@
 
     python -m benchmarks.features [--json] [--fast] [--check]
 
-Figures, medians (p50) and 99th percentiles (p99) in microseconds:
+Figures, medians (p50) and 99th percentiles (p99) in microseconds, by the wall and of CPU:
 
     fold         one event into the world, with all built-in definitions declared
     fold_plain   the same events with none declared: what definitions cost is the difference
@@ -15,13 +15,13 @@ Floors: `copy_us`, NumPy copying an array of as many float32; `gather_us`, gathe
 dictionary by name.
 """
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.report import main
+from benchmarks.stopwatch import Took, percentiles, timed
 from benchmarks.visitors import BEGIN, events, full_catalogue
 from tailorbird.features.state import pack
 from tailorbird.live.foreknown import foreknow
@@ -53,11 +53,11 @@ def measure(_folder: Path, *, is_fast: bool) -> dict[str, object]:
         "variables": len(names),
         "fold": percentiles(times),
         "fold_plain": percentiles(plain_times),
-        "vector": timed(lambda profile: vector(world, profile, NOW), people),
-        "hundred": timed(lambda profile: vector(world, profile, NOW)[wanted], people),
-        "by_name": timed(lambda profile: by_name(world, profile, NOW), people[:200]),
-        "copy_us": timed(lambda _: np.empty(len(names), np.float32).copy(), people)["p50_us"],
-        "gather_us": timed(lambda _: [as_dict[key] for key in keys], people)["p50_us"],
+        "vector": often(lambda profile: vector(world, profile, NOW), people),
+        "hundred": often(lambda profile: vector(world, profile, NOW)[wanted], people),
+        "by_name": often(lambda profile: by_name(world, profile, NOW), people[:200]),
+        "copy_us": often(lambda _: np.empty(len(names), np.float32).copy(), people)["cpu_p50_us"],
+        "gather_us": often(lambda _: [as_dict[key] for key in keys], people)["cpu_p50_us"],
         "bytes_in_memory": int(np.median([profile.state.nbytes for profile in people])),
         "bytes_packed": int(np.median([len(pack(profile.state)) for profile in people])),
         "plain_bytes_packed": int(
@@ -66,8 +66,8 @@ def measure(_folder: Path, *, is_fast: bool) -> dict[str, object]:
     }
 
 
-def folded(count: int, visitors: int, *, is_declared: bool) -> tuple[World, list[float]]:
-    """Return a world with all events folded, and the microseconds of each of the last three quarters."""
+def folded(count: int, visitors: int, *, is_declared: bool) -> tuple[World, list[Took]]:
+    """Return a world with all events folded, and what each of the last three quarters took."""
     log = MemoryLog()
     if is_declared:
         log.append(*encode(full_catalogue()))
@@ -76,12 +76,10 @@ def folded(count: int, visitors: int, *, is_declared: bool) -> tuple[World, list
     fold = Fold(world, SECRET, log)
     for record in log.read():
         fold.apply(record)
-    times = []
-    for place, logged in enumerate(events(count, visitors, SEED)):
-        event, key = decode_event(logged.e), key_of(logged.m)
-        started = time.perf_counter_ns()
-        fold.apply_event(log.end + place, logged, event, key)
-        times.append((time.perf_counter_ns() - started) / 1e3)
+    first = log.end
+    sent = ((first + place, logged) for place, logged in enumerate(events(count, visitors, SEED)))
+    ready = ((offset, logged, decode_event(logged.e), key_of(logged.m)) for offset, logged in sent)
+    times = timed(lambda entry: fold.apply_event(*entry), ready)
     return world, times[count // 4 :]
 
 
@@ -96,20 +94,9 @@ def every_profile(world: World, visitors: int) -> list[Profile]:
     return found
 
 
-def timed(act: Callable[[Profile], object], people: list[Profile]) -> dict[str, float]:
-    """Return percentiles of the time of `act` over people, gone over five times."""
-    times = []
-    for profile in people * 5:
-        started = time.perf_counter_ns()
-        act(profile)
-        times.append((time.perf_counter_ns() - started) / 1e3)
-    return percentiles(times[len(people) :])
-
-
-def percentiles(times: list[float]) -> dict[str, float]:
-    """Return the median and the 99th percentile, microseconds."""
-    middle, high = np.percentile(times, [50, 99])
-    return {"p50_us": round(float(middle), 2), "p99_us": round(float(high), 2)}
+def often(act: Callable[[Profile], object], people: list[Profile]) -> dict[str, float]:
+    """Return percentiles of the time of `act` over people, gone over five times, the first to warm up."""
+    return percentiles(timed(act, people * 5)[len(people) :])
 
 
 if __name__ == "__main__":

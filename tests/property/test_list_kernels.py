@@ -167,6 +167,18 @@ def test_when_not_all_followers_fit_the_strongest_do():
     assert set(compiled(shop, clean_scratch(8), TICK)[0]) == {0, 1, 2, 3, 4, 7}
 
 
+def test_of_followers_just_as_strong_no_more_are_let_in_than_there_is_room_for():
+    followers, weights = np.full((8, NEIGHBOURS), -1, np.int32), np.zeros((8, NEIGHBOURS), np.float32)
+    followers[0, :4], weights[0, :4] = (4, 5, 6, 7), (1.0, 1.0, 1.0, 2.0)
+    shop = shop_of(0, is_named=False, limit=1)._replace(
+        own=np.zeros(1, np.int32), followers=followers, weights=weights, popular=np.array([1, 2], np.int32),
+        is_member=np.ones(8, np.bool_), switches=np.array([False, True, True, False]), limit=3,
+        stock=np.ones(8, np.int64), published=np.zeros(8), expires=np.full(8, np.inf),
+        blocked=(np.zeros(0, np.int32),) * 3,
+    )  # fmt: skip
+    assert list(compiled(shop, clean_scratch(8), TICK)[0]) == [0, 7, 4]
+
+
 @lawfully
 @given(seeds, st.lists(st.booleans(), min_size=2, max_size=5))
 def test_the_scratch_is_left_as_it_was_found(seed, calls):

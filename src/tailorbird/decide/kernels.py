@@ -171,21 +171,26 @@ def find_candidates(  # type: ignore[no-untyped-def]  # noqa: ANN201, PLR0913, D
             t,
         )
     count = 0
-    for source in range(4):
+    for source in range(5):
         if source == 0:
             pool = named
         elif source == 1:
             pool = own
-        elif source == 2:  # noqa: PLR2004
+        elif source <= 3:  # noqa: PLR2004
             pool = order
         else:
             pool = popular
         if (source == 0) != is_named or (source == 1 and not has_recency):
             continue
         for item in pool:
-            if count >= limit and not is_named and source != 2:  # noqa: PLR2004
-                break  # Of followers, `least` has left as many as there is room for.
-            if not is_member[item] or (source == 2 and scores[item] < least):  # noqa: PLR2004
+            if count >= limit and not is_named:
+                break
+            # Followers stronger than `least` all fit; of those just as strong, the first ones may.
+            if source == 2 and scores[item] <= least:  # noqa: PLR2004
+                continue
+            if source == 3 and scores[item] != least:  # noqa: PLR2004
+                continue
+            if not is_member[item]:
                 continue
             mark = marks[item] - tick
             if mark == _TAKEN:
