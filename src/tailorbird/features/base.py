@@ -16,7 +16,7 @@ from tailorbird.errors import Fault, InvalidInputError
 from tailorbird.features.counters import COLUMNS
 from tailorbird.features.paths import Reader, conditions, number_of, reader
 from tailorbird.features.state import cell_key
-from tailorbird.features.surroundings import SURROUNDINGS, ZONE
+from tailorbird.features.surroundings import SURROUNDINGS
 from tailorbird.features.vocabulary import CATEGORY, EVENT, FACET, SERIES, Vocabulary
 from tailorbird.limits import FEATURE_CELLS_MAX, FEATURE_SERIES_MAX, FEATURE_SLOTS_MAX
 from tailorbird.schema.events import Event
@@ -207,7 +207,7 @@ class Builder:
         name = _told(what, source)
         key = self._new_cell(name, mode)
         if self._need(name):
-            is_surrounding = source.value in SURROUNDINGS or source.value == ZONE
+            is_surrounding = source.value in SURROUNDINGS
             keep = Keep(key, mode, conditions(source.where, self.path), encode, is_surrounding)
             self.keeps.setdefault(source.event, []).append(keep)
         return key

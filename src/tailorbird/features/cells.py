@@ -41,10 +41,10 @@ class SurroundingCells:
 
     def _encoded(self, event: Event, t: float) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
         assert event.context is not None, "asked for with a context only"
-        told = signature(event.context, t)
+        told = signature(event.context)
         try:
             known = self._known.get(told)
-        except TypeError:  # Clients may send anything as a zone or a campaign.
+        except TypeError:  # Clients may send anything as a part of a campaign.
             return self._encode(event, t)
         if known is None:
             if len(self._known) >= _KNOWN_MAX:

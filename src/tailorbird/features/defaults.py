@@ -141,7 +141,7 @@ def expanded(config: FeatureConfig) -> tuple[Feature, ...]:
 def _base() -> Iterator[Feature]:
     yield from _of_events(BASE_EVENTS)
     yield Session("count", name="session_pages", event="Page Viewed")
-    yield Distinct("properties.path", name="pages_distinct", event="Page Viewed", windows=("30d",))
+    yield Distinct("properties.path", name="pages_distinct", event="Page Viewed")
     yield LastEvents(name="recent")
     yield Context("device", OneHot(("mobile", "tablet", "desktop", "bot")), name="device")
     yield Context("language", Hashed(16), name="language")
@@ -186,7 +186,7 @@ def _commerce() -> Iterator[Feature]:
     yield Distinct("properties.product_id", name="products_viewed_distinct", event=viewed, windows=("30d",))
     yield Distinct("properties.products[].product_id", name="products_bought_distinct", event=order)
     yield Distinct("properties.category", name="categories_viewed_distinct", event=viewed)
-    yield Distinct("properties.query", name="searches_distinct", event="Products Searched", windows=("30d",))
+    yield Distinct("properties.query", name="searches_distinct", event="Products Searched")
     yield Last("properties.revenue", name="revenue_last", event=order)
     yield Last("properties.price", name="price_viewed_last", event=viewed)
     yield Last("properties.position", name="position_clicked_last", event="Product Clicked")

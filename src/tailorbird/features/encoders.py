@@ -13,7 +13,7 @@ from tailorbird.features.base import Builder, Source
 from tailorbird.features.kernels import EQUAL, VALUE_OF_CELL
 from tailorbird.features.paths import number_of, reader, texts_of
 from tailorbird.features.state import KEEP_LAST
-from tailorbird.features.surroundings import SURROUNDINGS, ZONE, surroundings_reader, zone_offset
+from tailorbird.features.surroundings import SURROUNDINGS, surroundings_reader, zone_offset
 from tailorbird.features.vocabulary import slug
 from tailorbird.schema.events import Event
 from tailorbird.schema.feature import Context, Encoder, Hashed, LocalTime, Number, OneHot, Trait
@@ -50,7 +50,7 @@ def local_time(made: LocalTime, builder: Builder) -> None:
     def offset_of(event: Event, t: float) -> float | None:
         return None if event.context is None else zone_offset(event.context, t)
 
-    key = builder.cell("zone", Source(None, {}, ZONE), KEEP_LAST, offset_of)
+    key = builder.cell("zone", Source(None, {}), KEEP_LAST, offset_of)
     first = builder.slot(f"{made.name}_hour_00")
     for hour in range(1, HOURS):
         builder.slot(f"{made.name}_hour_{hour:02d}")

@@ -39,6 +39,8 @@ def reader(path: str, at: str) -> Reader:
     first = steps[0].removesuffix("[]")
     if root == "context" and first not in CONTEXT_FIELDS:
         raise InvalidInputError(Fault(at, f"of context one of {', '.join(sorted(CONTEXT_FIELDS))}", path))
+    if root == "properties" and len(steps) == 1 and "[]" not in path:
+        return _property(first)  # Most paths: an event is asked for some dozen of them.
     read = _ROOTS[root]
     for step in steps:
         name = step.removesuffix("[]")
@@ -54,6 +56,8 @@ def number_of(value: Any) -> float | None:  # noqa: ANN401
     >>> number_of("12.50"), number_of([1, "x", 2]), number_of("much"), number_of(float("inf"))
     (12.5, 3.0, None, None)
     """
+    if isinstance(value, float) and abs(value) < NUMBER_MAX:
+        return value
     if isinstance(value, list):
         numbers = [number for entry in value if (number := number_of(entry)) is not None]
         return sum(numbers) if numbers else None
@@ -102,6 +106,14 @@ def _get(value: Any, name: str) -> Any:  # noqa: ANN401
     if isinstance(value, dict):
         return value.get(name)
     return getattr(value, _SNAKE.get(name, name), None) if isinstance(value, msgspec.Struct) else None
+
+
+def _property(name: str) -> Reader:
+    def value(event: Event) -> Any:  # noqa: ANN401
+        properties = event.properties
+        return properties.get(name) if properties else None
+
+    return value
 
 
 def _field(read: Reader, name: str) -> Reader:

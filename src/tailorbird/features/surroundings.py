@@ -134,9 +134,6 @@ def lenient_context(values: dict[str, Any]) -> EventContext:
     return EventContext(**known)
 
 
-ZONE = "zone"
-"""What local time is read from, beside `SURROUNDINGS`."""
-
 SURROUNDINGS: dict[str, Callable[[EventContext], str | None]] = {
     "device": device_of,
     "language": language_of,
@@ -148,14 +145,12 @@ SURROUNDINGS: dict[str, Callable[[EventContext], str | None]] = {
 }
 
 
-def signature(context: EventContext, t: float) -> tuple[Any, ...]:
-    """Return all that `SURROUNDINGS` and the zone depend on: equal signatures, equal surroundings."""
+def signature(context: EventContext) -> tuple[Any, ...]:
+    """Return all that `SURROUNDINGS` depend on: equal signatures, equal surroundings."""
     page, device, campaign = context.page, context.device, context.campaign
     return (
         context.user_agent,
         context.locale,
-        context.timezone,
-        t // 900,
         None if device is None else device.type,
         None if page is None else (page.referrer, _host(page.url or "")),
         None if campaign is None else tuple(map(campaign.get, ("source", "medium", "name"))),
