@@ -1,0 +1,1 @@
+"""Segments: who belongs together, by declared rules and as found in the data."""
