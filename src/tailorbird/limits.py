@@ -83,6 +83,6 @@ CLUSTER_PEOPLE_MAX: Final = 1_000_000  # Scores of all are held: 128 MiB at 32 o
 CLUSTER_VARIABLES_MAX: Final = (
     4_096  # Their correlations are decomposed: its time grows with the cube, 10 s here.
 )
-CLUSTER_SAMPLE_MAX: Final = 20_000  # Visitors that each number of clusters is tried on, with every bootstrap.
+CLUSTER_SAMPLE_MAX: Final = 10_000  # Visitors that each number of clusters is tried on, with every bootstrap.
 CLUSTER_DENSITY_SAMPLE_MAX: Final = 6_000  # DBSCAN may hold all pairs: 8 bytes each, 288 MiB.
 CLUSTER_JUDGES_MAX: Final = 4_000  # Visitors in a silhouette, by pairs: its standard error is below 0.01.

@@ -72,7 +72,9 @@ def silhouette(scores: Floats, labels: Labels, rng: Generator) -> float | None:
         rows = rng.choice(len(labels), CLUSTER_JUDGES_MAX, replace=False)
         scores, labels = scores[rows], labels[rows]
     count = len(np.unique(labels))
-    return float(silhouette_score(scores, labels)) if 2 <= count < len(labels) else None  # noqa: PLR2004
+    if not 2 <= count < len(labels):  # noqa: PLR2004
+        return None
+    return float(silhouette_score(scores.astype(np.float64), labels))
 
 
 def _possible(settings: ClusterSettings, sample: Floats) -> tuple[float, ...]:

@@ -267,10 +267,10 @@ def _cautions(settings: ClusterSettings, chosen: Chosen, final: float | None) ->
         yield "Fewer than two clusters were found."
         return
     if final < _SILHOUETTE_MIN:
-        yield f"Clusters overlap: a silhouette of {final:.2f}, below {_SILHOUETTE_MIN}, says that little sets them apart."
+        yield f"Clusters overlap: their silhouette, {final:.2f}, is below {_SILHOUETTE_MIN}."
     if not chosen.is_sound:
         yield (
-            f"Nothing that was tried has a stability of {settings.stability_min:g} and large enough clusters: "
+            f"Nothing tried has a stability of {settings.stability_min:g} and large enough clusters: "
             f"the most stable was taken, with {trial.stability:.2f}."
         )
     if trial.agreement < _AGREEMENT_MIN:

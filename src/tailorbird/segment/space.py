@@ -7,10 +7,13 @@ cluster; of variables that say the same one is kept, so that ten windows of one 
 then principal components.
 
 The components come from the exact correlation matrix, which is summed over blocks of rows: at this width it
-costs less than a randomised decomposition would, needs no generator, and holds one block in memory.
-Components are kept whose variance is beyond what uncorrelated variables would show by chance, the upper edge
-(1 + sqrt(p / n))^2 of Marchenko and Pastur (1967), and never more than the settings allow: telling a
-visitor's cluster is a product with a (p, components) matrix.
+costs less than a randomised decomposition would, needs no generator, and holds one block in memory. Kept are
+those whose variance is beyond what uncorrelated variables would show by chance, the upper edge
+(1 + sqrt(p / n))^2 of Marchenko and Pastur (1967), and never more than the settings allow: telling a visitor's
+cluster is a product with a (p, components) matrix. Windows of one counter go together without telling kinds of
+visitors apart, and give a long flat tail of components. So a component of variance v is weighed by
+sqrt(1 - w / v), with w the variance of the first that is not kept: the shrinkage of probabilistic principal
+components (Tipping and Bishop 1999), with the tail taken as the noise.
 
 Imports NumPy alone: `assigner.py` rests on it, and that runs while a visitor waits.
 """
@@ -229,7 +232,7 @@ def _distinct(covariance: Doubles, names: list[str]) -> tuple[list[int], dict[st
 
 
 def _axes(covariance: Doubles, people: int, components_max: int) -> tuple[Doubles, float]:
-    """Return the principal axes, shape (p, components), and the share of variance that they keep.
+    """Return weighed principal axes, shape (p, components), and the share of variance along them.
 
     An axis has no direction; its largest entry is made positive, so that a fit gives the same one again.
     """
@@ -239,6 +242,8 @@ def _axes(covariance: Doubles, people: int, components_max: int) -> tuple[Double
     edge = variances.mean() * (1.0 + np.sqrt(count / people)) ** 2
     real = max(int((variances > edge).sum()), COMPONENTS_MIN)
     components = min(real, components_max, count)
-    axes = vectors[:, :components]
+    axes, kept = vectors[:, :components], variances[:components]
     signs = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(components)])
-    return axes * signs, float(variances[:components].sum() / variances.sum())
+    noise = variances[components] if components < count else 0.0
+    weights = np.sqrt(np.maximum(1.0 - noise / kept, 0.0))
+    return axes * signs * weights, float(kept.sum() / variances.sum())
