@@ -2,8 +2,9 @@
 
     python -m benchmarks.segments [--json] [--fast] [--check]
 
-100,000 visitors of five kinds with 1,100 variables, sparse and heavy-tailed, from a seeded generator: counts of
-120 events (all time, in four windows, decayed), eight scalars and twelve flags. With `--fast` 10,000 visitors.
+100,000 visitors of five kinds with 1,100 variables, sparse and heavy-tailed, from a seeded generator: counts
+of 120 events (all time, in four windows, decayed), eight scalars and twelve flags. With `--fast` 10,000
+visitors.
 
     generate_seconds     drawing them; no promise
     fit_seconds          the first fit: k-means with 2 to 10 clusters, 10 bootstraps each

@@ -27,7 +27,7 @@ class KMeans(_Record, frozen=True, tag="kmeans", tag_field="type"):
     clusters_max: _ClusterCount = 10
     """Each number from `clusters_min` to this one is tried."""
     share_min: _Share = 0.01
-    """The smallest cluster's least share of visitors: a handful of outliers is no segment."""
+    """The smallest cluster's least share of visitors: a handful of outliers is no segment, but left out."""
     components_max: _Components = 32
     """Dimensions that clusters are looked for in."""
     bootstraps: _Bootstraps = 10

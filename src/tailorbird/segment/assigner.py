@@ -22,7 +22,8 @@ NONE = -1
 class Assignment(NamedTuple):
     """A visitor's cluster, None where the visitor is in none, and the distance to its centroid.
 
-    The distance is in the model's scores. For a visitor in no cluster it is that to the cluster that came nearest; infinite where a model has no clusters.
+    The distance is in the model's scores. For a visitor in no cluster it is that to the cluster that came
+    nearest; infinite where a model has no clusters.
     """
 
     cluster_id: str | None

@@ -16,13 +16,15 @@ from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import ThreadpoolController
 
 from tailorbird.schema.clusters import ClusterSettings, Dbscan, Hdbscan, KMeans
-from tailorbird.segment.assigner import NONE, Labels
+from tailorbird.segment.assigner import NONE, Labels, nearest
 from tailorbird.segment.space import Floats
 
 STARTS = 3  # k-means++ starts of each fit; the best one is kept.
 
+_ROUNDS = 3  # Of leaving outliers out: those near, after those far off.
 _CORE = 0.5  # HDBSCAN's membership strength from which a visitor counts for the centroid.
 _RADIUS_SHARE = 0.95  # Of a cluster's visitors are within its radius.
+_EDGE = 1.0001  # The visitor at the quantile is inside, however a distance is rounded.
 _RADIUS_MIN = 1e-3  # Where all visitors of a cluster are alike: above the rounding of their distances.
 
 _THREADS = ThreadpoolController()  # Made once: it looks through every library that is loaded.
@@ -54,9 +56,7 @@ def solve(settings: ClusterSettings, scores: Floats, parameter: float, rng: Gene
     """Return the clusters of `scores`, shape (people, components), at one of `parameters`."""
     match settings:
         case KMeans():
-            # No more centroids than there are different visitors.
-            count = min(round(parameter), len(np.unique(scores, axis=0)))
-            return lloyd(scores, rng, count)
+            return _kmeans(settings, scores, round(parameter), rng)
         case Hdbscan():
             return _hdbscan(settings, scores, parameter)
         case Dbscan():
@@ -70,10 +70,28 @@ def lloyd(scores: Floats, rng: Generator, begin: int | Floats) -> Solution:
     else:
         method = cluster.KMeans(len(begin), init=begin, n_init=1)
     # Threads add up in the order in which they finish: on one, the same data and seed give the same bits.
-    with _THREADS.limit(limits=1, user_api="openmp"):
+    with _THREADS.limit(limits=1):
         method.fit(scores.astype(np.float64))  # Distances of float32 are computed thrice as slowly.
     centroids = method.cluster_centers_.astype(np.float32)
     return Solution(centroids, np.full(len(centroids), np.inf, np.float32), method.labels_.astype(np.int64))
+
+
+def _kmeans(settings: KMeans, scores: Floats, count: int, rng: Generator) -> Solution:
+    """Return k-means clusters of which each holds its least share, where leaving outliers out gives such.
+
+    A few visitors who are far from all, however tails were tamed, would take a centroid for themselves: they are
+    left out, and the rest is looked at again. In the end they are told the nearest cluster, as everybody is.
+    """
+    rest = scores
+    for _ in range(_ROUNDS):
+        # No more centroids than there are different visitors.
+        solution = lloyd(rest, rng, min(count, len(np.unique(rest, axis=0))))
+        is_small = np.bincount(solution.labels) < settings.share_min * len(scores)
+        if not is_small.any() or is_small.all():
+            break
+        rest = rest[~is_small[solution.labels]]
+    labels, _ = nearest(scores, solution.centroids, solution.radii)
+    return Solution(solution.centroids, solution.radii, labels)
 
 
 def _hdbscan(settings: Hdbscan, scores: Floats, share: float) -> Solution:
@@ -113,6 +131,6 @@ def _balls(scores: Floats, labels: Labels, is_core: NDArray[np.bool_]) -> Soluti
         centroid = (core if len(core) else members).mean(axis=0)
         lengths = np.linalg.norm(members - centroid, axis=1)
         centroids.append(centroid)
-        radii.append(max(float(np.quantile(lengths, _RADIUS_SHARE)), _RADIUS_MIN))
+        radii.append(max(_EDGE * float(np.quantile(lengths, _RADIUS_SHARE)), _RADIUS_MIN))
     shape = (-1, scores.shape[1])
     return Solution(np.array(centroids, np.float32).reshape(shape), np.array(radii, np.float32), labels)

@@ -8,12 +8,12 @@ then principal components.
 
 The components come from the exact correlation matrix, which is summed over blocks of rows: at this width it
 costs less than a randomised decomposition would, needs no generator, and holds one block in memory. Kept are
-those whose variance is beyond what uncorrelated variables would show by chance, the upper edge
-(1 + sqrt(p / n))^2 of Marchenko and Pastur (1967), and never more than the settings allow: telling a visitor's
-cluster is a product with a (p, components) matrix. Windows of one counter go together without telling kinds of
-visitors apart, and give a long flat tail of components. So a component of variance v is weighed by
-sqrt(1 - w / v), with w the variance of the first that is not kept: the shrinkage of probabilistic principal
-components (Tipping and Bishop 1999), with the tail taken as the noise.
+those whose variance is beyond what uncorrelated variables would show by chance, the upper edge (1 + sqrt(p /
+n))^2 of Marchenko and Pastur (1967), and never more than the settings allow: telling a visitor's cluster is a
+product with a (p, components) matrix. Windows of one counter go together without telling kinds of visitors
+apart, and give a long flat tail of components. So a component of variance v is weighed by sqrt(1 - w / v),
+with w the variance of the first that is not kept: the shrinkage of probabilistic principal components
+(Tipping and Bishop 1999), with the tail taken as the noise.
 
 Imports NumPy alone: `assigner.py` rests on it, and that runs while a visitor waits.
 """
