@@ -77,10 +77,10 @@ def lloyd(scores: Floats, rng: Generator, begin: int | Floats) -> Solution:
 
 
 def _kmeans(settings: KMeans, scores: Floats, count: int, rng: Generator) -> Solution:
-    """Return k-means clusters of which each holds its least share, where leaving outliers out gives such.
+    """Return k-means clusters that each hold their least share, where leaving outliers out gives such.
 
-    A few visitors who are far from all, however tails were tamed, would take a centroid for themselves: they are
-    left out, and the rest is looked at again. In the end they are told the nearest cluster, as everybody is.
+    A few visitors who are far from all, however tails were tamed, would take a centroid for themselves: they
+    are left out, and the rest is looked at again. In the end they are told the nearest cluster, as everybody is.
     """
     rest = scores
     for _ in range(_ROUNDS):
