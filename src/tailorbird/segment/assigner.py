@@ -63,7 +63,7 @@ class Assigner:
             raise InvalidInputError(Fault("vector", "must be finite"))
         if not self._ids:
             return Assignment(None, math.inf)
-        labels, distances = nearest(self._projection.scores(vector)[None], self._centroids, self._radii)
+        labels, distances = _nearest(self._projection.scores(vector)[None], self._centroids, self._radii)
         label = labels.item(0)
         return Assignment(None if label == NONE else self._ids[label], distances.item(0))
 
@@ -99,16 +99,20 @@ def nearest(scores: Floats, centroids: Floats, radii: Floats) -> tuple[Labels, F
         centroids: Shape (clusters, components).
         radii: Shape (clusters,), positive; all infinite or none.
     """
-    if not len(centroids):
-        return np.full(len(scores), NONE, np.int64), np.full(len(scores), np.inf, np.float32)
-    labels, distances = np.empty(len(scores), np.int64), np.empty(len(scores), np.float32)
-    is_bounded = bool(np.isfinite(radii).all())
-    for rows in blocks(len(scores)):
-        apart = scores[rows, None, :] - centroids
-        lengths = np.sqrt(np.einsum("ijk,ijk->ij", apart, apart))
-        compared = lengths / radii if is_bounded else lengths
-        best = compared.argmin(axis=1)
-        each = np.arange(len(best))
-        distances[rows] = lengths[each, best]
-        labels[rows] = np.where(compared[each, best] <= 1.0, best, NONE) if is_bounded else best
+    labels, distances = np.full(len(scores), NONE, np.int64), np.full(len(scores), np.inf, np.float32)
+    if len(centroids):
+        for rows in blocks(len(scores)):
+            labels[rows], distances[rows] = _nearest(scores[rows], centroids, radii)
     return labels, distances
+
+
+def _nearest(scores: Floats, centroids: Floats, radii: Floats) -> tuple[Labels, Floats]:
+    """Return the same for one block, with a cluster at least."""
+    apart = scores[:, None, :] - centroids
+    squares = np.einsum("ijk,ijk->ij", apart, apart)
+    is_bounded = radii[0] < np.inf
+    compared = squares / (radii * radii) if is_bounded else squares
+    best = compared.argmin(axis=1)
+    each = np.arange(len(best))
+    labels = np.where(compared[each, best] <= 1.0, best, NONE) if is_bounded else best
+    return labels, np.sqrt(squares[each, best])

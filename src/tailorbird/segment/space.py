@@ -81,7 +81,7 @@ class Projection:
         z = signed_log(self.chosen(rows))
         z -= self._means
         z *= self._rates
-        return np.clip(z, -self._limit, self._limit, out=z)
+        return z.clip(-self._limit, self._limit, out=z)
 
     def scores(self, rows: Floats) -> Floats:
         """Return the scores of `rows`, shape (..., components)."""
