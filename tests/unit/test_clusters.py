@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -418,6 +419,22 @@ def test_a_single_flag_splits_people_in_two():
         "Mostly device mobile: device_mobile 100 % against 0 %.",
         "Rarely device mobile: device_mobile 0 % against 100 %.",
     }
+
+
+def test_the_guide_shows_the_defaults_and_names_every_setting():
+    guide = (Path(__file__).parents[2] / "docs/guides/segments.md").read_text(encoding="utf-8")
+    shown = re.findall(
+        r'^```json\n(\{"type": "(?:kmeans|hdbscan|dbscan)".*?)^```', guide, re.MULTILINE | re.DOTALL
+    )
+    assert [msgspec.json.decode(text, type=ClusterSettings) for text in shown] == [
+        KMeans(),
+        Hdbscan(),
+        Dbscan(),
+    ]
+    fields = {
+        field.encode_name for kind in (KMeans, Hdbscan, Dbscan) for field in msgspec.structs.fields(kind)
+    }
+    assert {name for name in fields if f"`{name}`" not in guide} == set()
 
 
 # --- real customers --------------------------------------------------------------------------------------

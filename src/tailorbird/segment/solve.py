@@ -80,7 +80,7 @@ def _kmeans(settings: KMeans, scores: Floats, count: int, rng: Generator) -> Sol
     """Return k-means clusters that each hold their least share, where leaving outliers out gives such.
 
     A few visitors who are far from all, however tails were tamed, would take a centroid for themselves: they
-    are left out, and the rest is looked at again. In the end they are told the nearest cluster, like all others.
+    are left out, and the rest is looked at again. In the end they are told the nearest one, like all others.
     """
     rest = scores
     for _ in range(_ROUNDS):
