@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.shoppers import VARIABLES, shoppers
 
-from tailorbird.schema.clusters import ClusterModel, Difference, KMeans
+from tailorbird.errors import InvalidInputError
+from tailorbird.schema.clusters import ClusterModel, Dbscan, Difference, Hdbscan, KMeans
 from tailorbird.segment.assigner import Assigner, nearest
 from tailorbird.segment.clusters import fit
 from tailorbird.segment.match import matched_by_members
@@ -67,6 +68,30 @@ def test_a_model_that_was_stored_goes_on_as_the_one_in_memory(seed):
     left, right = fitted(MATRIX, seed, stored), fitted(MATRIX, seed, first())
     assert msgspec.msgpack.encode(left) == msgspec.msgpack.encode(right)
     assert Assigner(left, VARIABLES).assign_all(MATRIX) == Assigner(right, VARIABLES).assign_all(MATRIX)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seeds,
+    st.integers(50, 70),
+    st.integers(1, 9),
+    st.sampled_from([0.05, 1.0, 30.0]),
+    st.sampled_from([KMeans(clusters_max=7, bootstraps=2), Hdbscan(bootstraps=2), Dbscan(bootstraps=2)]),
+)
+def test_few_people_with_many_ties_are_refused_or_all_accounted_for(seed, people, width, rate, asked):
+    generator = np.random.default_rng(seed)
+    matrix = generator.poisson(rate, (people, width)).astype(np.float32)
+    matrix = np.column_stack([matrix, matrix.sum(axis=1), -matrix[:, 0]])
+    variables = [f"x_{index}" for index in range(width + 2)]
+    try:
+        model = fit(matrix, variables, asked, generator)
+    except InvalidInputError:
+        assert rate < 1.0
+        return
+    told = Assigner(model, variables).assign_all(matrix)
+    assert [told.count(found.id) for found in model.clusters] == [found.size for found in model.clusters]
+    assert {None, *(found.id for found in model.clusters)} >= set(told)
+    assert len({found.name for found in model.clusters}) == len(model.clusters)
 
 
 @settings(max_examples=200, deadline=None)

@@ -382,6 +382,18 @@ def bad_inputs() -> Iterator:
     )
 
 
+@pytest.mark.parametrize("settings", [Hdbscan(neighbours=20), Dbscan(neighbours=20)])
+def test_more_neighbours_than_people_can_have_are_refused(settings):
+    with pytest.raises(InvalidInputError, match="neighbours: must be at most one in 4 of 60 people"):
+        fitted(MATRIX[:60], settings=settings)
+
+
+def test_fewer_different_people_than_clusters_are_refused():
+    flag = (np.arange(100) % 3 == 0).astype(np.float32)[:, None]
+    with pytest.raises(InvalidInputError, match="clustersMin, 3, people who differ"):
+        fitted(flag, ("device_mobile",), KMeans(clusters_min=3))
+
+
 @pytest.mark.parametrize(("matrix", "variables", "settings", "said"), list(bad_inputs()))
 def test_input_that_cannot_give_clusters_is_refused_with_the_reason(matrix, variables, settings, said):
     with pytest.raises(InvalidInputError, match=said):

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.random import Generator
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
+from tailorbird.errors import Fault, InvalidInputError
 from tailorbird.limits import CLUSTER_DENSITY_SAMPLE_MAX, CLUSTER_JUDGES_MAX, CLUSTER_SAMPLE_MAX
 from tailorbird.schema.clusters import ClusterModel, ClusterSettings, KMeans, Trial
 from tailorbird.segment.assigner import NONE, Labels, nearest
@@ -41,6 +42,9 @@ def choose(
 
     What the model before had taken is kept while it is nearly as good: names are worth more than a hundredth.
     Where nothing is stable, the most stable of all that has two clusters is taken.
+
+    Raises:
+        InvalidInputError: As `fit` of `clusters.py`: too few different people.
     """
     sample = drawn(scores, sample_max(settings), rng)
     pairs = [_try(settings, sample, parameter, rng) for parameter in _possible(settings, sample)]
@@ -78,12 +82,19 @@ def silhouette(scores: Floats, labels: Labels, rng: Generator) -> float | None:
 
 
 def _possible(settings: ClusterSettings, sample: Floats) -> tuple[float, ...]:
-    """Return what can be tried: no more clusters than different visitors."""
+    """Return what can be tried: no more clusters than different visitors.
+
+    Raises:
+        InvalidInputError: There are fewer different visitors than the least number of clusters.
+    """
     asked = parameters(settings)
     if not isinstance(settings, KMeans):
         return asked
     different = len(np.unique(sample, axis=0))
-    return tuple(count for count in asked if count <= different) or asked[:1]
+    if different < settings.clusters_min:
+        rule = f"must hold clustersMin, {settings.clusters_min}, people who differ"
+        raise InvalidInputError(Fault("matrix", rule, different))
+    return tuple(count for count in asked if count <= different)
 
 
 def _try(

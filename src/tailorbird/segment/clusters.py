@@ -27,6 +27,7 @@ from tailorbird.segment.words import Means, description, differences, names
 
 _SILHOUETTE_MIN = 0.25  # Below it "no substantial structure" was found (Kaufman and Rousseeuw 1990).
 _AGREEMENT_MIN = 0.8
+_PEOPLE_PER_NEIGHBOUR = 4  # A bootstrap has some 63 % of all; surroundings are to be less than half of that.
 _INERTIA_SLACK = 1.01  # A solution near the last one is taken if it is at most so much worse.
 
 
@@ -54,7 +55,7 @@ def fit(
             or settings that do not fit.
     """
     _check(matrix, variables)
-    _check_settings(settings)
+    _check_settings(settings, len(matrix))
     _check_previous(len(matrix), previous, memberships)
     space, dropped = fit_space(matrix, variables, settings.components_max)
     projection = Projection(space, variables)
@@ -115,10 +116,14 @@ def _check_finite(matrix: Floats, variables: Sequence[str]) -> None:
             raise InvalidInputError(Fault(path, "must be finite", str(value)))
 
 
-def _check_settings(settings: ClusterSettings) -> None:
-    if isinstance(settings, KMeans) and settings.clusters_min > settings.clusters_max:
-        rule = f"must be at most clustersMax, {settings.clusters_max}"
-        raise InvalidInputError(Fault("clustersMin", rule, settings.clusters_min))
+def _check_settings(settings: ClusterSettings, people: int) -> None:
+    if isinstance(settings, KMeans):
+        if settings.clusters_min > settings.clusters_max:
+            rule = f"must be at most clustersMax, {settings.clusters_max}"
+            raise InvalidInputError(Fault("clustersMin", rule, settings.clusters_min))
+    elif settings.neighbours * _PEOPLE_PER_NEIGHBOUR > people:
+        rule = f"must be at most one in {_PEOPLE_PER_NEIGHBOUR} of {people} people"
+        raise InvalidInputError(Fault("neighbours", rule, settings.neighbours))
 
 
 def _check_previous(

@@ -35,6 +35,7 @@ RARE_SHARE, RARE_PEOPLE = 0.005, 5  # At 0.5 %, a one-hot's ones stand 14 deviat
 DUPLICATE_CORRELATION = 0.98
 COMPONENTS_MIN = 6  # Up to six variables, as recency, frequency and money, are all kept.
 
+_NOTHING = 1e-6  # Of the largest variance.
 _ROWS = 4096  # 17 MiB of float32 at 1,100 variables; a few such blocks are held at once.
 _STRIP = 64  # Columns whose medians are taken together.
 _STORED = np.dtype("<f4")
@@ -241,9 +242,10 @@ def _axes(covariance: Doubles, people: int, components_max: int) -> tuple[Double
     count = len(covariance)
     edge = variances.mean() * (1.0 + np.sqrt(count / people)) ** 2
     real = max(int((variances > edge).sum()), COMPONENTS_MIN)
-    components = min(real, components_max, count)
+    # An axis along which nothing varies, such as that of a sum beside its parts, would hold rounding alone.
+    components = min(real, components_max, int((variances > _NOTHING * variances[0]).sum()))
     axes, kept = vectors[:, :components], variances[:components]
     signs = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(components)])
-    noise = variances[components] if components < count else 0.0
-    weights = np.sqrt(np.maximum(1.0 - noise / kept, 0.0))
+    noise = max(variances[components], 0.0) if components < count else 0.0
+    weights = np.sqrt(1.0 - noise / kept)
     return axes * signs * weights, float(kept.sum() / variances.sum())
