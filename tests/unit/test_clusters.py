@@ -273,6 +273,12 @@ def test_a_damaged_model_is_refused_by_field(model, field):
             Assigner(msgspec.structs.replace(model, space=space), VARIABLES)
 
 
+def test_a_model_whose_scales_are_not_positive_is_refused(model):
+    space = msgspec.structs.replace(model.space, scales=bytes(len(model.space.scales)))
+    with pytest.raises(InvalidInputError, match=r"space\.scales: must be positive"):
+        Assigner(msgspec.structs.replace(model, space=space), VARIABLES)
+
+
 @pytest.mark.parametrize("settings", METHODS, ids=lambda settings: type(settings).__name__)
 @pytest.mark.parametrize("codec", [msgspec.json, msgspec.msgpack])
 def test_a_model_survives_being_written_and_read(settings, codec):

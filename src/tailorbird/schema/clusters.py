@@ -80,8 +80,8 @@ class Dropped(_Record, frozen=True):
 class Space(_Record, frozen=True):
     """How a visitor's variables become the few numbers that clusters are told apart by.
 
-    For a visitor x: z = clip((sign(x) log(1 + |x|) - means) / scales, -limit, limit); scores = z axes -
-    offset.
+    For a visitor x, z = clip((sign(x) log(1 + |x|) - means) / scales, -limit, limit), and the scores are
+    z axes - offset.
     """
 
     variables: tuple[str, ...]
@@ -92,11 +92,11 @@ class Space(_Record, frozen=True):
     """Shape (p,): standard deviations."""
     limit: float
     axes: bytes
-    """Shape (p, components): principal axes of z."""
+    """Shape (p, components): weighed principal axes of z."""
     offset: bytes
     """Shape (components,)."""
     explained: float
-    """Share of z's variance that the scores keep, 0 to 1."""
+    """Share of z's variance along the axes, 0 to 1."""
 
 
 class Difference(_Record, frozen=True):

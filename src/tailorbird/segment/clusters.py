@@ -51,8 +51,7 @@ def fit(
 
     Raises:
         InvalidInputError: Too few visitors, nothing that varies, numbers that are not finite, or names,
-        memberships
-            or settings that do not fit.
+            memberships or settings that do not fit.
     """
     _check(matrix, variables)
     _check_settings(settings, len(matrix))

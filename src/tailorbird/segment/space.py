@@ -8,8 +8,8 @@ then principal components.
 
 The components come from the exact correlation matrix, which is summed over blocks of rows: at this width it
 costs less than a randomised decomposition would, needs no generator, and holds one block in memory. Kept are
-those whose variance is beyond what uncorrelated variables would show by chance, the upper edge (1 + sqrt(p /
-n))^2 of Marchenko and Pastur (1967), and never more than the settings allow: telling a visitor's cluster is a
+those whose variance is beyond what uncorrelated variables would show by chance, (1 + sqrt(p / n))^2, the upper
+edge of Marchenko and Pastur (1967), and never more than the settings allow: telling a visitor's cluster is a
 product with a (p, components) matrix. Windows of one counter go together without telling kinds of visitors
 apart, and give a long flat tail of components. So a component of variance v is weighed by sqrt(1 - w / v),
 with w the variance of the first that is not kept: the shrinkage of probabilistic principal components
@@ -58,7 +58,10 @@ class Projection:
         count = len(space.variables)
         self._columns = np.array([place[name] for name in space.variables], np.intp)
         self._means = unpack(space.means, (count,), "space.means")
-        self._rates = 1.0 / unpack(space.scales, (count,), "space.scales")
+        scales = unpack(space.scales, (count,), "space.scales")
+        if not (scales > 0.0).all():
+            raise InvalidInputError(Fault("space.scales", "must be positive", float(scales.min())))
+        self._rates = 1.0 / scales
         self._limit = np.float32(space.limit)
         self._axes = unpack(space.axes, (count, -1), "space.axes")
         self._offset = unpack(space.offset, (self._axes.shape[1],), "space.offset")
