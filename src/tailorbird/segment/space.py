@@ -7,13 +7,13 @@ cluster; of variables that say the same one is kept, so that ten windows of one 
 then principal components.
 
 The components come from the exact correlation matrix, which is summed over blocks of rows: at this width it
-costs less than a randomised decomposition would, needs no generator, and holds one block in memory. Kept are
-those whose variance is beyond what uncorrelated variables would show by chance, (1 + sqrt(p / n))^2, the upper
-edge of Marchenko and Pastur (1967), and never more than the settings allow: telling a visitor's cluster is a
-product with a (p, components) matrix. Windows of one counter go together without telling kinds of visitors
-apart, and give a long flat tail of components. So a component of variance v is weighed by sqrt(1 - w / v),
-with w the variance of the first that is not kept: the shrinkage of probabilistic principal components
-(Tipping and Bishop 1999), with the tail taken as the noise.
+costs less than a randomised decomposition would, needs no generator, and holds one block in memory. Kept
+are those whose variance is beyond what uncorrelated variables would show by chance, (1 + sqrt(p / n))^2,
+the upper edge of Marchenko and Pastur (1967), and never more than the settings allow: telling a visitor's
+cluster is a product with a (p, components) matrix. Windows of one counter go together without telling kinds
+of visitors apart, and give a long flat tail of components. So a component of variance v is weighed by
+sqrt(1 - w / v), with w the variance of the first that is not kept: the shrinkage of probabilistic principal
+components (Tipping and Bishop 1999), with the tail taken as the noise.
 
 Imports NumPy alone: `assigner.py` rests on it, and that runs while a visitor waits.
 """
