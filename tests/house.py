@@ -15,13 +15,17 @@ from tailorbird.clock import ManualClock, format_time
 from tailorbird.decide.compiled import check
 from tailorbird.decide.decider import Answer, Answers, Decider, Journal, Settings
 from tailorbird.decide.visitor import Request
+from tailorbird.features.defaults import expanded
 from tailorbird.live.decision_ids import decision_id, offset_of
+from tailorbird.live.foreknown import foreknow
 from tailorbird.live.profiles import by_identifier
+from tailorbird.live.variables import vector
 from tailorbird.live.world import TABLES, World
 from tailorbird.process.attribution import mark_of
 from tailorbird.process.worker import Fold
 from tailorbird.schema.decision import LoggedDecision, PlacementRequest, VisitorRef
 from tailorbird.schema.events import LoggedEvent
+from tailorbird.schema.feature import FeatureConfig, FeaturesPut
 from tailorbird.schema.item import Item, ItemsPut
 from tailorbird.schema.outcome import Mark
 from tailorbird.schema.placement import Placement
@@ -44,17 +48,20 @@ class House:
         cache_bytes: int = ROOMY,
         gpc_opts_out: bool = True,
         clock: ManualClock | None = None,
+        features: dict[str, Any] | None = None,
     ) -> None:
         self.clock = clock or ManualClock(BEGIN)
         self.log = MemoryLog()
         self.store = MemoryState(TABLES)
-        self.world = World(self.store, cache_bytes, holdout_share)
+        self.world = World(self.store, cache_bytes, holdout_share, gpc_opts_out=gpc_opts_out)
         self.fold = Fold(self.world, SECRET, self.log)
         journal = Journal(self.record, self.find)
         settings = Settings(holdout_share, gpc_opts_out)
         self.decider = Decider(SECRET, self.clock, settings, journal, seed=1)
         self.decider.use(self.world)
         self._sent = 0
+        if features is not None:
+            self.declare_features(**features)
 
     # --- what may happen ----------------------------------------------------------------------------
 
@@ -91,6 +98,35 @@ class House:
         placement = check(msgspec.convert({"key": key, **fields}, Placement))
         self.write(PlacementPut(self.clock.now(), placement))
         return placement
+
+    def declare_features(self, **fields: Any) -> FeaturesPut:
+        """Declare the features of the installation, as its configuration would."""
+        config = msgspec.convert(fields, FeatureConfig)
+        put = FeaturesPut(self.clock.now(), config, expanded(config))
+        self.write(put)
+        return put
+
+    def variables(self, identifier: str, at: float = 0.0) -> dict[str, float]:
+        """Return every declared variable of a person, `at` seconds from the clock's time."""
+        found = vector(self.world, self.profile(identifier), self.clock.now() + at)
+        return dict(zip(self.world.features.reading.names, found.tolist(), strict=True))
+
+    def refolded(self) -> "House":
+        """Return another installation, folded from this one's log."""
+        other = House(
+            holdout_share=self.world.holdout_share, gpc_opts_out=self.world.gpc_opts_out, clock=self.clock
+        )
+        other.log = self.log
+        other.fold = Fold(other.world, SECRET, self.log)
+        foreknow(other.world, self.log)
+        for record in self.log.read(0):
+            other.fold.apply(record)
+        return other
+
+    def digest(self) -> str:
+        """Return what the whole state comes to, byte for byte."""
+        self.world.checkpoint()
+        return self.store.digest()
 
     def stock(self, *items: dict[str, Any]) -> None:
         """Put items into the catalogue."""

@@ -26,7 +26,7 @@ from tailorbird.schema.profile import Profile
 
 BEGIN = 1_700_000_000.0
 _KIND = {"e:": EVENT, "c:": CATEGORY}
-_NO_ITEMS = np.zeros(1, np.int32)
+_NO_ITEMS = np.zeros(0, np.int32)
 _BEFORE = np.zeros(10, np.int32)
 
 
@@ -42,14 +42,16 @@ class Person:
         return self.vocabulary.event(name) if key.startswith("e:") else self.vocabulary.category(name)
 
     def count(self, key: str, t: float) -> None:
-        while count(self.state, self.code(key), t, 1.0) < 0:
+        while count(self.state, self.code(key), t, 1.0, 1.0) < 0:
             self.state = grown(self.state)
 
     def view(self, name: str, t: float, *categories: str) -> None:
         """Fold an event about `categories`."""
-        codes = np.array([self.vocabulary.category(category) for category in categories] or [0], np.int32)
-        event = self.vocabulary.event(name)
-        while observe(self.state, t, event, codes, len(categories), _NO_ITEMS, 0, True, _BEFORE) < 0:
+        about = [self.vocabulary.category(category) for category in categories]
+        codes = np.array([self.vocabulary.event(name), *about], np.int32)
+        first = about[0] if about else -1
+        arguments = (t, codes, np.ones(len(codes)), 0.0, 1.0, first, _NO_ITEMS, True, _BEFORE)
+        while observe(self.state, *arguments) < 0:
             self.state = grown(self.state)
 
     def merge(self, other: "Person") -> None:
@@ -65,7 +67,7 @@ class Person:
         return read(rows, last, at)
 
     def read(self, key: str, at: float) -> np.ndarray:
-        """Return the nine columns of one counter, zeros where it was never counted."""
+        """Return the ten columns of one counter, zeros where it was never counted."""
         position = find_counter(self.state, self.vocabulary.find(_KIND[key[:2]], key[2:]))
         return self.table(at)[position] if position >= 0 else np.zeros(len(COLUMNS), np.float32)
 

@@ -27,6 +27,11 @@ def _keyed(secret: bytes, size: int) -> "hashlib.blake2b":
     return hashlib.blake2b(digest_size=size, key=secret)
 
 
+def checksum(content: "memoryview | bytes") -> str:
+    """Return 16 hexadecimal characters that tell contents apart; no secret is in them."""
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
+
+
 def token(secret: bytes, *parts: str, size: int = 16) -> str:
     """Return the keyed hash of `parts` as `2 * size` hexadecimal characters."""
     return digest(secret, *parts, size=size).hex()

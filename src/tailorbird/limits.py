@@ -39,7 +39,12 @@ CHECKPOINT_SECONDS: Final = 15.0  # What comes in that time is folded again afte
 CHECKPOINT_SLICE: Final = 40  # Profiles encoded per turn of the event loop: about 0.4 ms.
 RECENT_EVENTS_MAX: Final = 50  # The ring of a profile; sequence models gain little past fifty.
 VOCABULARY_MAX: Final = 65_536  # Event names, and categories, that events may make up; some 10 MiB.
-COUNTER_KEYS_MAX: Final = 64  # Event types and categories counted per profile; the least used goes.
+COUNTER_KEYS_MAX: Final = 96  # Events, categories, brands, tags counted per profile; the least used goes.
+FEATURES_MAX: Final = 1_000  # Definitions; the default catalogue has some 200.
+FEATURE_SLOTS_MAX: Final = 8_192  # Variables of a profile: 32 KiB as a vector.
+FEATURE_SERIES_MAX: Final = 256  # Counters of a profile that definitions ask for beside names' own: 140 KiB.
+FEATURE_CELLS_MAX: Final = 1_024  # Single values of a profile that definitions keep.
+FEATURE_VALUES_MAX: Final = 64  # Values that one encoder knows by name.
 TRAITS_MAX: Final = 300  # Segment Unify's own cap on traits.
 TRAIT_ENTRIES_MAX: Final = 100  # In the lists of one trait; rules may take their square.
 TRAITS_BYTES_MAX: Final = 16 * 1024  # One visitor's traits; half an event of the largest size.
@@ -66,6 +71,13 @@ REJECTS_BYTES_MAX: Final = 1024 * 1024 * 1024  # Refused events kept; past it th
 DEADLINE_MS_DEFAULT: Final = 50.0
 DEADLINE_MS_MAX: Final = 5_000.0
 REFRESH_UPDATES: Final = 256  # Popularity is ranked again after so many counted events.
+
+# --- computed attributes ---
+COMPUTED_SEGMENTS_MAX: Final = 20  # Classes of one attribute; a marketer tells no more apart.
+COMPUTED_ROWS_MIN: Final = 200  # In each part of the time split: with fewer, chance beats baselines.
+COMPUTED_ROWS_MAX: Final = 200_000  # Learned from, the others left out at random: 0.8 GB at 1,000 features.
+COMPUTED_CUTS_MAX: Final = 12  # Learned from, the latest: older ones tell of another season.
+COMPUTED_THREADS: Final = 1  # Of LightGBM: the rest serves; two took four times as long on busy cores.
 
 # --- privacy ---
 IDENTITIES_MAX: Final = 100  # Named in one request; a profile has at most as many (`LINKS_MAX`).

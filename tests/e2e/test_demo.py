@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from tests.serving import Server, free_port
 
+from tailorbird.app.datasets import complete_journey, load
+from tailorbird.app.datasets.shop import shared
+
 RUN_SECONDS_MAX = 150.0
 LINES = 2_500
 
@@ -116,6 +119,26 @@ def test_the_folder_still_says_the_same_when_it_is_served_again(figures, data):
     assert answer["readouts"][0]["arms"] == figures["readout"]["arms"]
     trials = {arm["id"]: (arm["trials"], arm["successes"]) for arm in policy["arms"]}
     assert trials == {arm["id"]: (arm["trials"], arm["successes"]) for arm in figures["policy"]}
+
+
+def test_a_recorded_log_is_sent_with_what_is_known_of_its_customers(tmp_path):
+    if shared(complete_journey.FOLDER) is None:
+        assert os.environ.get("CI") != "true", f"CI must have {complete_journey.FOLDER}"
+        pytest.skip(f"{complete_journey.FOLDER} is not here")
+    lines = 300
+    shop = load("completejourney", lines)
+    data = str(tmp_path / "data")
+    run = run_tailorbird(
+        "demo", "--json", "--dataset", "completejourney", "--lines", str(lines), "--data", data
+    )
+    assert run.returncode == 0, run.stderr
+    figures = json.loads(run.stdout)
+    assert figures["errors"] == 0
+    assert figures["decisions"] == shop.lines_count
+    assert figures["events"] == shop.lines_count + len(shop.baskets) + len(shop.notices)
+    said = next(notice for notice in shop.notices if notice.event is None)
+    shown = run_tailorbird("profile", "show", f"user_id:{said.visitor}", "--data", data, "--json")
+    assert json.loads(shown.stdout)["traits"] == said.fields
 
 
 def test_a_folder_that_is_not_empty_is_refused(tmp_path):

@@ -5,13 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.people import Person
 
-from tailorbird.features.counters import COLUMNS, WINDOW_SECONDS
+from tailorbird.features.counters import COLUMNS, HALF_LIFE_SECONDS
 from tailorbird.features.state import pack, unpack
 from tailorbird.limits import COUNTER_KEYS_MAX
 
 BEGIN = 1_700_000_000.0
-TILES = ((300.0, 12), (3600.0, 24), (86400.0, 7), (86400.0, 30))
-"""Width and number of tiles of the four windows."""
+TILES = ((300.0, 12), (3600.0, 24), (86400.0, 7), (86400.0, 30), (86400.0, 90))
+"""Width and number of tiles of the five windows."""
 KEYS = ("e:Product Viewed", "e:Order Completed", "c:shoes")
 lawfully = settings(max_examples=60, deadline=None)
 
@@ -34,14 +34,14 @@ def counted(history: list[tuple[str, float]], like: Person | None = None) -> Per
 
 
 def plainly(seen: list[float], at: float) -> list[float]:
-    """Return the nine columns by going over all events; `at` is not before any of them."""
+    """Return the ten columns by going over all events; `at` is not before any of them."""
     windows = [sum(at // width - size < t // width <= at // width for t in seen) for width, size in TILES]
-    decayed = [sum(2.0 ** (-(at - t) / half_life) for t in seen) for half_life in WINDOW_SECONDS]
+    decayed = [sum(2.0 ** (-(at - t) / half_life) for t in seen) for half_life in HALF_LIFE_SECONDS]
     return [len(seen), *windows, *decayed]
 
 
 def assert_same(found: np.ndarray, expected: list[float]) -> None:
-    exact = len(COLUMNS) - len(WINDOW_SECONDS)
+    exact = len(COLUMNS) - len(HALF_LIFE_SECONDS)
     assert found[:exact].tolist() == expected[:exact]
     np.testing.assert_allclose(found[exact:], expected[exact:], rtol=1e-4, atol=1e-6)
 
@@ -74,7 +74,7 @@ def test_windows_read_in_the_past_hold_what_is_still_kept(history, at):
         seen = [t for name, t in history if name == key]
         found = made.read(key, at)
         for column, (width, size) in enumerate(TILES, 1):
-            kept = {300.0: 12, 3600.0: 24, 86400.0: 30}[width]
+            kept = {300.0: 12, 3600.0: 24, 86400.0: 90}[width]
             newest = max(seen, default=0.0) // width
             expected = sum(max(at // width - size, newest - kept) < t // width <= at // width for t in seen)
             assert found[column] == expected

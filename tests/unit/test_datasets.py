@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from tailorbird.app import datasets
-from tailorbird.app.datasets import category_of, load, read_log, simulate
+from tailorbird.app.datasets import load, online_retail
+from tailorbird.app.datasets.online_retail import category_of, read_log
+from tailorbird.app.datasets.shop import shared
+from tailorbird.app.datasets.simulated import simulate
 from tailorbird.errors import ConfigurationError
 
 HEADER = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n"
-LOG = Path(__file__).parents[3] / "shared/data/online-retail/online_retail.parquet"
 
 
 def write_csv(folder: Path, *lines: str, encoding: str = "utf-8") -> Path:
@@ -146,11 +148,11 @@ def test_no_lines_at_all_are_refused():
 
 
 def test_without_the_log_a_simulated_shop_stands_in_and_says_so(monkeypatch):
-    monkeypatch.setattr(datasets, "_online_retail_file", lambda: None)
+    monkeypatch.setattr(datasets, "shared", lambda _: None)
     shop = load("online-retail", 100)
     assert (shop.name, shop.lines_count) == ("simulated", 100)
     assert "simulated shop stands in" in shop.notes[0]
-    assert datasets.PUBLISHER in shop.notes[0]
+    assert online_retail.PUBLISHER in shop.notes[0]
 
 
 def test_the_simulated_shop_is_the_same_for_the_same_seed_only():
@@ -177,9 +179,9 @@ def test_no_basket_holds_an_item_twice():
 
 
 def test_the_real_log_adds_up():
-    if not LOG.is_file():
-        assert os.environ.get("CI") != "true", f"CI must have {LOG.name}"
-        pytest.skip(f"{LOG.name} is not here")
+    if shared(online_retail.FILE) is None:
+        assert os.environ.get("CI") != "true", f"CI must have {online_retail.FILE}"
+        pytest.skip(f"{online_retail.FILE} is not here")
     shop = load("online-retail", 45_000)
     assert shop.lines_read == 45_000
     assert shop.lines_count + sum(shop.left_out.values()) == 45_000

@@ -5,7 +5,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -14,8 +14,13 @@ from tailorbird.app.cli import COMMANDS
 from tailorbird.app.config import Config
 from tailorbird.decide.compiled import GOAL_VARIABLES, RULE_VARIABLES, check
 from tailorbird.deliver.api import parse_decide
+from tailorbird.features.defaults import expanded
+from tailorbird.features.program import Program
+from tailorbird.features.vocabulary import Vocabulary
 from tailorbird.limits import PLACEMENTS_PER_REQUEST_MAX
 from tailorbird.rules.cel import compile_expression
+from tailorbird.schema.computed import Churn, ComputedAttribute, Engagement, LifetimeValue
+from tailorbird.schema.feature import Feature, FeatureConfig, FeaturesPut
 from tailorbird.schema.placement import (
     CandidateQuery,
     Constraints,
@@ -92,6 +97,12 @@ def test_a_placement_that_is_shown_can_be_declared(page, fields):
     check(msgspec.convert(fields, Placement))
 
 
+def test_the_computed_attributes_that_are_shown_are_the_defaults():
+    shown = blocks(GUIDES / "computed-attributes.md", "json")
+    decoded = [msgspec.json.decode(text, type=ComputedAttribute) for text in shown]
+    assert decoded == [Engagement(), Churn(), LifetimeValue()]
+
+
 def test_a_decision_request_that_is_shown_is_understood():
     (body,) = [text for text in blocks(GUIDES / "placements.md", "json") if '"visitor"' in text]
     asked = parse_decide(body.encode())
@@ -154,3 +165,22 @@ def test_every_code_path_that_the_architecture_names_is_there():
     named = set(re.findall(r"`(\w+/\w+\.py)`", text))
     assert len(named) > 20
     assert {name for name in named if not (ROOT / "src/tailorbird" / name).is_file()} == set()
+
+
+FEATURE_BLOCKS = [
+    tomllib.loads(text)["features"]
+    for text in blocks(GUIDES / "features.md", "toml")
+    if "features" in tomllib.loads(text)
+]
+
+
+def test_every_kind_of_feature_is_in_the_guide():
+    text = (GUIDES / "features.md").read_text(encoding="utf-8")
+    for kind in get_args(Feature):
+        assert f"| `{kind.__struct_config__.tag}` |" in text, kind
+
+
+@pytest.mark.parametrize("fields", FEATURE_BLOCKS)
+def test_features_that_are_shown_can_be_declared(fields):
+    config = msgspec.convert(fields, FeatureConfig)
+    Program(FeaturesPut(0.0, config, expanded(config)), Vocabulary(lambda _name, _code: None))

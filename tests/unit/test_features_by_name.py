@@ -1,12 +1,11 @@
-"""Features by name and as the vector, and the category that a visitor is drawn to most."""
+"""What is counted without being declared, by name, and the category that a visitor is drawn to most."""
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.people import Person
 
-from tailorbird.features.counters import COLUMNS, WINDOW_SECONDS
+from tailorbird.features.counters import COLUMNS, HALF_LIFE_SECONDS
 from tailorbird.features.state import (
     INTEREST,
     LAST_SEEN,
@@ -18,16 +17,12 @@ from tailorbird.features.state import (
 )
 from tailorbird.features.view import (
     ALIASES,
-    CATEGORY_BUCKETS,
-    OTHER_EVENT_BUCKETS,
     SCALARS,
-    VECTOR_SIZE,
     feature,
     features,
     scalars,
-    vector,
 )
-from tailorbird.features.vocabulary import CATEGORY, EVENT, STANDARD_EVENTS, slug
+from tailorbird.features.vocabulary import CATEGORY, EVENT, slug
 
 NOW = 1_700_000_000.0
 BLOCK = len(COLUMNS)
@@ -59,10 +54,6 @@ def counted(*keys: str) -> Person:
 
 def one(person: Person, name: str, at: float = NOW) -> float | None:
     return feature(person.state, person.vocabulary, name, at)
-
-
-def whole(person: Person) -> np.ndarray:
-    return vector(person.state, person.vocabulary, NOW)
 
 
 def interest(person: Person) -> str:
@@ -109,32 +100,6 @@ def test_scalars_tell_of_the_session_while_it_lasts():
     assert one(person, "recency_seconds", NOW - 50.0) == 0.0, "never negative, whatever time is asked for"
 
 
-def test_the_vector_has_a_fixed_layout():
-    assert (len(STANDARD_EVENTS) + OTHER_EVENT_BUCKETS + CATEGORY_BUCKETS) * BLOCK + len(
-        SCALARS
-    ) == VECTOR_SIZE
-    order = STANDARD_EVENTS.index("Order Completed")
-    found = whole(counted("e:Order Completed"))
-    assert found.shape == (VECTOR_SIZE,)
-    assert found.dtype == np.float32
-    assert found[order * BLOCK : (order + 1) * BLOCK].tolist() == [1.0] * BLOCK
-    assert found[: order * BLOCK].sum() == 0.0
-
-
-def test_other_events_and_categories_share_hashed_blocks_and_nothing_is_lost():
-    events = [f"e:Custom {index}" for index in range(30)]
-    categories = [f"c:cat {index}" for index in range(30)]
-    found = whole(counted(*events, *categories))[: -len(SCALARS)].reshape(-1, BLOCK)
-    others = found[len(STANDARD_EVENTS) : len(STANDARD_EVENTS) + OTHER_EVENT_BUCKETS]
-    assert found[: len(STANDARD_EVENTS)].sum() == 0.0
-    assert others[:, 0].sum() == 30.0
-    assert found[len(STANDARD_EVENTS) + OTHER_EVENT_BUCKETS :, 0].sum() == 30.0
-
-
-def test_the_vector_of_a_stranger_is_zero_but_for_scalars():
-    assert not whole(Person(NOW)).any()
-
-
 names = st.sampled_from(["shoes", "hats", "bags", "socks"])
 shifts = st.integers(-60, 60).map(lambda days: days * 86400.0)
 
@@ -144,7 +109,7 @@ def strongest(history: list[tuple[str, float]]) -> set[str]:
     last = max(t for _, t in history)
     weights: dict[str, float] = {}
     for name, t in history:
-        weights[name] = weights.get(name, 0.0) + 2.0 ** ((t - last) / WINDOW_SECONDS[-1])
+        weights[name] = weights.get(name, 0.0) + 2.0 ** ((t - last) / HALF_LIFE_SECONDS[-1])
     top = max(weights.values())
     return {name for name, weight in weights.items() if weight > top * (1 - 1e-5)}
 

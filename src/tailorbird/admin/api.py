@@ -6,8 +6,8 @@ import msgspec
 
 from tailorbird.clock import format_time
 from tailorbird.features.state import FIRST_SEEN, LAST_SEEN, recents
-from tailorbird.features.view import LAYOUT_VERSION, features
 from tailorbird.live.profiles import holdout_position, primary_interest
+from tailorbird.live.variables import by_name
 from tailorbird.live.world import ALL_PLACEMENTS, World
 from tailorbird.policies.base import PolicyState, trials
 from tailorbird.policies.mixing import mixed_for
@@ -46,8 +46,8 @@ def profile_view(world: World, secret: bytes, profile: Profile, at: float) -> di
         ],
         "traits": profile.traits,
         "computedAttributes": {},
-        "features": features(state, world.vocabulary, at),
-        "featureLayoutVersion": LAYOUT_VERSION,
+        "features": by_name(world, profile, at),
+        "featureLayoutVersion": world.features.reading.version,
         "primaryInterest": primary_interest(world, profile),
         "segments": [],
         "recentEvents": _recent_events(world, profile),

@@ -11,7 +11,8 @@ from msgspec import UNSET, UnsetType
 
 from tailorbird.policies.base import ArmSums
 from tailorbird.schema.decision import Step
-from tailorbird.schema.placement import Placement
+from tailorbird.schema.feature import Feature, FeatureConfig
+from tailorbird.schema.placement import Placement, Time
 
 
 class Answer(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -104,6 +105,30 @@ class PlacementsAnswer(Answer):
     """Every placement."""
 
     placements: list[Placement]
+
+
+class FeaturesAnswer(Answer):
+    """What is declared of features."""
+
+    config: FeatureConfig
+    definitions: list[Feature]
+    variables: int
+    version: str
+    is_folding: bool
+    """Whether the log is being folded again for what is new: until then that is missing."""
+    fold_lag_ms: float
+    """From when the latest event was received to when every feature knew of it."""
+
+
+class FeatureAnswer(Answer):
+    """One definition and what it gives."""
+
+    definition: Feature
+    variables: list[str]
+    purpose: str
+    is_folding: bool
+    last_event_at: Time | None
+    """Time of the newest event that counted for it since the server's start."""
 
 
 class LearnedArm(Answer):
@@ -243,7 +268,7 @@ class ProfileAnswer(Answer):
     traits: dict[str, Any]
     computed_attributes: dict[str, Any]
     features: dict[str, float]
-    feature_layout_version: int
+    feature_layout_version: str
     primary_interest: str | None
     segments: list[str]
     recent_events: list[RecentEvent]

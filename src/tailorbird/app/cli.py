@@ -16,6 +16,7 @@ COMMANDS = {
     "serve": ("tailorbird.app.commands", "run_serve"),
     "demo": ("tailorbird.app.demo_commands", "run_demo_command"),
     "replay": ("tailorbird.app.demo_commands", "run_replay_command"),
+    "compute": ("tailorbird.app.compute_commands", "run_compute"),
     "report": ("tailorbird.app.commands", "run_report"),
     "profile": ("tailorbird.app.privacy_commands", "run_profile"),
     "check": ("tailorbird.app.commands", "run_check"),
@@ -43,12 +44,22 @@ def main(arguments: list[str] | None = None) -> int:
         return int(getattr(import_module(module), function)(options))
     except ConfigurationError as error:
         return _say(options, error, _BAD_USAGE)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("tailorbird"):
+            raise
+        return _say(options, _missing(options.command, error), _BAD_USAGE)
     except TailorbirdError as error:
         return _say(options, error, _FAILED)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         return _FAILED
+
+
+def _missing(command: str, error: ModuleNotFoundError) -> ConfigurationError:
+    return ConfigurationError(
+        f"{command} needs the module {error.name}, which is not installed: pip install 'tailorbird[learn]'"
+    )
 
 
 def _say(options: argparse.Namespace, error: TailorbirdError, code: int) -> int:
@@ -65,7 +76,9 @@ def _add_parsers(commands: Any) -> None:  # noqa: ANN401
     one.add_argument("--port", type=int)
     one.add_argument("--role", choices=["all"], default="all", help="all: everything in this process")
     one = _parser(commands, "demo", "show the whole loop on real input", data=False)
-    one.add_argument("--dataset", default="online-retail", help="online-retail, simulated, or a file")
+    one.add_argument(
+        "--dataset", default="online-retail", help="online-retail, completejourney, simulated, or a file"
+    )
     one.add_argument("--fast", action="store_true", help="the first weeks only")
     one.add_argument("--data", type=Path, help="folder to use; a fresh one without it")
     one.add_argument("--lines", type=int, help="send only the first so many lines")
@@ -74,6 +87,9 @@ def _add_parsers(commands: Any) -> None:  # noqa: ANN401
     one.add_argument("--speed", default="max", help="max, or how many times faster than it happened")
     one.add_argument("--url", help="a running server; without it, one is started")
     one.add_argument("--data", type=Path)
+    one = _parser(commands, "compute", "fit computed attributes on a recorded log", data=False)
+    one.add_argument("--dataset", default="online-retail", help="online-retail, completejourney, or a file")
+    one.add_argument("--seed", type=int, default=7, help="of the fit; the same one gives the same models")
     one = _parser(commands, "report", "say what personalization earned")
     one.add_argument("--placement")
     one = _parser(commands, "profile", "show, export, erase or suppress a person")

@@ -10,7 +10,15 @@ import msgspec
 from tailorbird.app.config import Config, load_config, load_keys
 from tailorbird.app.engine import Engine, catch_up, current_state
 from tailorbird.app.operators import readout_query
-from tailorbird.app.server import checked_placements, declare_placements, open_engine, options_of, serve
+from tailorbird.app.server import (
+    checked_features,
+    checked_placements,
+    declare_features,
+    declare_placements,
+    open_engine,
+    options_of,
+    serve,
+)
 from tailorbird.clock import SystemClock
 from tailorbird.errors import ConfigurationError, ConflictError, NotFoundError
 from tailorbird.live.world import TABLES, World
@@ -30,6 +38,7 @@ def _config(options: argparse.Namespace) -> Config:
 def run_serve(options: argparse.Namespace) -> int:
     """Serve until told to stop."""
     config = _config(options)
+    checked_features(config, options.config)
     placements = checked_placements(options.config)  # Before keys are made that are shown but once.
     folder = Path(config.data)
     folder.mkdir(parents=True, exist_ok=True)
@@ -39,6 +48,7 @@ def run_serve(options: argparse.Namespace) -> int:
     if made:
         print("tailorbird: these keys are shown once; the server and admin keys are stored as hashes")
     engine = open_engine(config, keys)
+    declare_features(engine, config)
     declare_placements(engine, placements)
     serve(engine, config, keys)
     return 0
@@ -57,7 +67,7 @@ def run_report(options: argparse.Namespace) -> int:
 
 def run_check(options: argparse.Namespace) -> int:
     """Validate configuration and placements."""
-    load_config(options.config, {})
+    checked_features(load_config(options.config, {}), options.config)
     count = len(checked_placements(options.config))
     if options.json:
         print(msgspec.json.encode({"ok": True, "placements": count}).decode())

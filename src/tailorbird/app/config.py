@@ -12,6 +12,7 @@ from msgspec import Meta
 from tailorbird.errors import ConfigurationError
 from tailorbird.hashing import token
 from tailorbird.limits import CHECKPOINT_SECONDS
+from tailorbird.schema.feature import FeatureConfig
 from tailorbird.schema.placement import Placement
 
 _KEYS_FILE = "keys.json"
@@ -34,6 +35,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     checkpoint_seconds: Annotated[float, Meta(gt=0.0, le=3600.0)] = CHECKPOINT_SECONDS
     analytics_js: str = ""
     """Folder with the browser client to serve: `dist/umd` of the npm package @segment/analytics-next."""
+    features: FeatureConfig | None = None
+    """Which variables are kept of a visitor; without it those declared last, at first all built-in ones."""
+    feature_vectors: Literal["sampled", "every"] = "sampled"
+    """For which personalized decisions all variables are read, and a digest of them logged."""
+    feature_sample: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.01
+    """Share of personalized decisions that log the variables themselves, to be compared with history."""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
 
 

@@ -30,7 +30,8 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from tailorbird.app.datasets import Shop, load
+from tailorbird.app.datasets import load
+from tailorbird.app.datasets.shop import Shop
 from tailorbird.app.progress import Progress
 from tailorbird.app.traffic import Door, Meter, Plan, drive, send_log
 from tailorbird.clock import Clock, SystemClock
@@ -355,7 +356,7 @@ def _replay_to(door: Door, options: ReplayOptions, clock: Clock, own: "AdminApi 
     figures = ReplayFigures(
         source=options.source,
         seconds=round(clock.elapsed() - started, 3),
-        events=meter.lines + meter.orders,
+        events=meter.lines + meter.orders + meter.notices,
         decisions=meter.count("decide"),
         latency_ms={kind: meter.latency_ms(kind) for kind in meter.seconds},
         retries=meter.retries,

@@ -29,6 +29,9 @@ from tailorbird.collect.collector import Accepted, Reject
 from tailorbird.decide.decider import Answers, Decider, Journal, Settings
 from tailorbird.decide.visitor import Request
 from tailorbird.errors import CorruptLogError, OverloadedError, StorageError
+from tailorbird.features.defaults import expanded
+from tailorbird.features.program import Program
+from tailorbird.features.vocabulary import Vocabulary
 from tailorbird.limits import (
     CHECKPOINT_SECONDS,
     DIRTY_MAX,
@@ -36,14 +39,16 @@ from tailorbird.limits import (
     REJECTS_BYTES_MAX,
 )
 from tailorbird.live.decision_ids import decision_id, offset_of
+from tailorbird.live.foreknown import foreknow
 from tailorbird.live.profiles import suppression_hash
-from tailorbird.live.revocations import pair_of, revoked_in
+from tailorbird.live.revocations import pair_of
 from tailorbird.live.seen import key_of
 from tailorbird.live.world import TABLES, World
 from tailorbird.privacy.person import values_named
 from tailorbird.process.worker import Fold
 from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.events import LoggedEvent
+from tailorbird.schema.feature import FeatureConfig, FeaturesPut
 from tailorbird.schema.profile import identifier_of
 from tailorbird.schema.records import KINDS, LinkRevoked, LogRecord, decode, encode
 from tailorbird.stores.log import Log
@@ -68,6 +73,8 @@ class Options(msgspec.Struct, frozen=True):
     cache_bytes: int = 256 * 1024 * 1024
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     seed: int | None = None
+    reads_every_vector: bool = False
+    sample_share: float = 0.01
 
 
 class Engine:
@@ -80,11 +87,15 @@ class Engine:
         folder.mkdir(parents=True, exist_ok=True)
         self.log: Log = SegmentLog(folder / "log")
         self.rejects: Log = SegmentLog(folder / "rejects")
-        settings = Settings(options.holdout_share, options.gpc_opts_out)
+        settings = Settings(
+            options.holdout_share, options.gpc_opts_out, options.reads_every_vector, options.sample_share
+        )
         journal = Journal(self.record_decisions, self.find_decision)
         self.decider = Decider(options.secret, clock, settings, journal, options.seed)
         self.on_durable: Callable[[float], None] | None = None
         """Told how many seconds each turn's events waited for the disk."""
+        self.fold_lag_seconds = 0.0
+        """From when the latest event was received to when every feature knew of it."""
         self.failure: str | None = None
         """Why nothing can be written any more; None while all is well."""
         self._state_files = _StateFiles(folder / "state")
@@ -100,6 +111,7 @@ class Engine:
         self._turn: asyncio.Future[None] | None = None
         self._turn_failure: StorageError | None = None
         self._is_full = False
+        self._refolding = asyncio.Lock()
         # Changed entries cannot be dropped before a commit: as many as a third of the cache would hold.
         self._dirty_soft_max = min(DIRTY_MAX // 4, options.cache_bytes // 3 // _ENTRY_BYTES)
         self.world = self._open_world()
@@ -124,7 +136,7 @@ class Engine:
             logger.exception("the state cannot be folded on; it is folded again from the log")
         else:
             if not self.world.revocations.is_stale:
-                return count
+                return count  # Features that are not folded yet are missing; `refold_forever` sees to them.
             logger.warning("a link was revoked, and the state not folded again since: it is now")
         self.world.store.close()
         self.world = self.new_world(SqliteState(self._state_files.next(), TABLES))
@@ -150,7 +162,8 @@ class Engine:
 
     def new_world(self, state: SqliteState) -> World:
         """Return a world over `state`, with this installation's settings."""
-        return World(state, self.options.cache_bytes, self.options.holdout_share)
+        options = self.options
+        return World(state, options.cache_bytes, options.holdout_share, gpc_opts_out=options.gpc_opts_out)
 
     def _open_world(self) -> World:
         try:
@@ -239,14 +252,18 @@ class Engine:
         unfolded, self._unfolded = self._unfolded, {}
         self._deciding.clear()
         self.log.flush()
+        received = 0.0
         try:
             for key, (offset, entry) in unfolded.items():
                 if isinstance(entry, Accepted):
                     self.fold.apply_event(offset, entry.logged, entry.event, key)
+                    received = entry.logged.r
                 else:
                     self.fold.apply_decision(offset, entry, key)
         except Exception as error:
             raise self._fold_failed(error) from error
+        if received:
+            self.fold_lag_seconds = max(self.clock.now() - received, 0.0)
 
     def _fold_failed(self, error: Exception) -> StorageError:
         """Stop writing, for the world is no longer the fold of the log; return what to tell who waits."""
@@ -416,7 +433,7 @@ class Engine:
             old = self.world
             world = self.new_world(SqliteState(self._state_files.next(), TABLES))
             self._settle()
-            world.revocations.keep_apart(revoked_in(self.log))
+            foreknow(world, self.log)
             fold = Fold(world, self.options.secret, self.log)
             # Folding goes on where the last pass ended until it has caught up with the traffic; the last
             # stretch has no await in it, so nothing can be written between it and the switch.
@@ -445,8 +462,39 @@ class Engine:
         """
         self.write(LinkRevoked(self.clock.now(), pair_of(one, other), is_lifted))
         await self.durable()
-        while self.world.revocations.is_stale:
-            await self.refold()
+        await self.refold_while_stale()
+
+    def declare_features(self, config: FeatureConfig) -> FeaturesPut:
+        """Declare what is kept of visitors; what needs the log folded again is missing until it is.
+
+        Raises:
+            InvalidInputError: Definitions clash, or read what is on the sensitive list.
+        """
+        put = FeaturesPut(self.clock.now(), config, expanded(config))
+        Program(
+            put, Vocabulary(lambda _name, _code: None)
+        )  # What is wrong with it is said before it is logged.
+        declared = self.world.features.reading.put
+        if (declared.config, declared.definitions) == (put.config, put.definitions):
+            return declared
+        self.write(put)
+        return put
+
+    async def refold_while_stale(self) -> None:
+        """Fold the log again until the state is right for the links and features that are declared."""
+        async with self._refolding:
+            while self.world.is_stale:
+                await self.refold()
+
+    async def refold_forever(self) -> None:
+        """Fold the log again whenever features were declared that need it."""
+        while True:
+            await asyncio.sleep(_STALE_LOOK_SECONDS)
+            try:
+                await self.refold_while_stale()
+            except StorageError as error:
+                logger.error("folding again failed and is tried again: %s", error)  # noqa: TRY400
+                await asyncio.sleep(1.0)
 
     async def _refold_pass(self, fold: Fold) -> None:
         end = self.log.end
@@ -465,6 +513,7 @@ class Engine:
 
 _SLICE_PAUSE_SECONDS = 0.002  # Between slices of a checkpoint: a request waits for one slice, not for all.
 _CHECKPOINT_NICE = 5  # A third of the event loop's weight.
+_STALE_LOOK_SECONDS = 0.2
 _CATCH_UP_SLICE = 1024
 _REFOLD_SECONDS = 0.001  # Folded between two turns of the event loop.
 _REFOLD_RECORDS = 64  # Folded between two looks at how much waits for a commit.
@@ -476,7 +525,7 @@ def catch_up(fold: Fold, log: Log, stop: int | None = None) -> int:
     world = fold.world
     end = log.end if stop is None else stop
     if world.offset == 0:
-        world.revocations.keep_apart(revoked_in(log, end))
+        foreknow(world, log, end)
     count = 0
     # Profiles hold no cycles; walking all of them again and again took a third of the time.
     gc.disable()

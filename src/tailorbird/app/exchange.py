@@ -222,3 +222,14 @@ def _unpacked(body: bytes, bytes_max: int) -> bytes:
     if unpacker.unused_data:
         raise InvalidInputError(Fault("body", "must be whole gzip data: something follows it"))
     return out
+
+
+def flag(exchange: Exchange, name: str) -> bool:
+    """Return a parameter of the query that is true or false; false where it is not said."""
+    text = exchange.query.get(name, "false")
+    if text.lower() not in _YES_OR_NO:
+        raise InvalidInputError(Fault(name, "true or false", text))
+    return _YES_OR_NO[text.lower()]
+
+
+_YES_OR_NO = {"true": True, "1": True, "": True, "false": False, "0": False}

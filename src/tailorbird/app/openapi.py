@@ -1,6 +1,7 @@
 """The OpenAPI document, made from the routes and the types that they read and write."""
 
 import re
+from types import UnionType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -12,6 +13,8 @@ from tailorbird.app.answers import (
     DiscoveryAnswer,
     DsrAnswer,
     EventsAnswer,
+    FeatureAnswer,
+    FeaturesAnswer,
     FlagAnswer,
     FlagsAnswer,
     GpcAnswer,
@@ -34,6 +37,7 @@ from tailorbird.app.privacy_doors import SubmitBody
 from tailorbird.collect.collector import PATH_TYPES
 from tailorbird.deliver.api import DecideAnswer, DecideBody
 from tailorbird.limits import COUNT_MAX, PAGE_SIZE_MAX
+from tailorbird.schema.feature import Feature, FeatureConfig
 from tailorbird.schema.item import Item, ItemPatch
 from tailorbird.schema.placement import Placement
 from tailorbird.schema.readout import Readouts
@@ -148,6 +152,11 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/admin/v1/items/{id:path}"): Operation("catalogue", answer=Item),
     ("PATCH", "/admin/v1/items/{id:path}"): Operation("catalogue", ItemPatch, Item),
     ("DELETE", "/admin/v1/items/{id:path}"): Operation("catalogue", status=204),
+    ("GET", "/admin/v1/features"): Operation("features", answer=FeaturesAnswer),
+    ("PUT", "/admin/v1/features"): Operation("features", FeatureConfig, FeaturesAnswer, query=("wait",)),
+    ("GET", "/admin/v1/features/{name}"): Operation("features", answer=FeatureAnswer),
+    ("PUT", "/admin/v1/features/{name}"): Operation("features", Feature, FeatureAnswer, query=("wait",)),
+    ("DELETE", "/admin/v1/features/{name}"): Operation("features", status=204, query=("wait",)),
     ("GET", "/admin/v1/placements"): Operation("placements", answer=PlacementsAnswer),
     ("GET", "/admin/v1/placements/{key:path}/policy"): Operation("placements", answer=PolicyAnswer),
     ("GET", "/admin/v1/placements/{key:path}"): Operation("placements", answer=Placement),
@@ -189,7 +198,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
 
 def document(routes: list[tuple[str, str, Door]]) -> bytes:
     """Return the OpenAPI 3.1 document of `routes` as JSON."""
-    kinds = [kind for op in OPERATIONS.values() for kind in (op.body, op.answer) if isinstance(kind, type)]
+    kinds = [
+        kind
+        for op in OPERATIONS.values()
+        for kind in (op.body, op.answer)
+        if isinstance(kind, type | UnionType)
+    ]
     schemas, components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     refs = dict(zip(kinds, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
@@ -301,7 +315,7 @@ def _responses(operation: Operation, refs: dict[Any, Any]) -> dict[str, Any]:
     if operation.tag == "openfeature":
         problem["content"] = {_JSON: {"schema": {"type": "object"}}}
     responses = {str(operation.status): done, "4XX": problem, "503": problem}
-    if operation.answer is Placement and operation.body is Placement:
+    if operation.body in (Placement, Feature):
         responses["201"] = done
     if operation.body is SubmitBody:
         responses["200"] = done  # Of a dry run, which makes nothing.

@@ -16,7 +16,7 @@ import msgspec
 from tailorbird.admin.api import decision_view, profile_view
 from tailorbird.app.doors import Doors, decode
 from tailorbird.app.engine import Engine
-from tailorbird.app.exchange import Exchange, Response, json_response
+from tailorbird.app.exchange import Exchange, Response, flag, json_response
 from tailorbird.app.keys import Role
 from tailorbird.clock import format_time
 from tailorbird.errors import Fault, InvalidInputError, NotFoundError, StorageError
@@ -46,7 +46,6 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,200}")
 _COMMIT_TRIES_MAX: Final = 100
 _COMMIT_SECONDS: Final = 0.05
 _TYPES: Final = ("access", "portability", "erasure")
-_YES_OR_NO: Final = {"true": True, "1": True, "": True, "false": False, "0": False}
 
 
 class SubmitBody(msgspec.Struct):
@@ -110,7 +109,7 @@ class PrivacyDoors:
     async def submit(self, exchange: Exchange) -> Response:
         """Take in a request for access, portability or erasure."""
         self._gate.require(exchange, Role.ADMIN)
-        is_dry_run, waits = _flag(exchange, "dryRun"), _flag(exchange, "wait")
+        is_dry_run, waits = flag(exchange, "dryRun"), flag(exchange, "wait")
         body = decode(exchange.body, SubmitBody)
         request_id = _checked(body)
         names = await self._names(body.subject_identities)
@@ -134,9 +133,9 @@ class PrivacyDoors:
         request_id = exchange.params["id"]
         request = self._requests.get(request_id)
         answer = _receipt(request_id, request)
-        if _flag(exchange, "wait") or request.type == "erasure":
+        if flag(exchange, "wait") or request.type == "erasure":
             names = self._requests.names_of(request)
-            is_waiting = _flag(exchange, "wait")
+            is_waiting = flag(exchange, "wait")
             answer |= await self._outcome(request, names, WAIT_SECONDS_MAX if is_waiting else 0.0)
         return json_response(answer)
 
@@ -240,10 +239,3 @@ def _state(request: Request) -> dict[str, Any]:
     if request.failure:
         state["failure"] = request.failure
     return state
-
-
-def _flag(exchange: Exchange, name: str) -> bool:
-    text = exchange.query.get(name, "false")
-    if text.lower() not in _YES_OR_NO:
-        raise InvalidInputError(Fault(name, "true or false", text))
-    return _YES_OR_NO[text.lower()]

@@ -10,6 +10,7 @@ from starlette.routing import Match, Route, Router
 
 from tailorbird.app.doors import Door, Doors, guarded
 from tailorbird.app.exchange import Exchange, Headers, Response, WhenDurable, problem
+from tailorbird.app.feature_doors import FeatureDoors
 from tailorbird.app.http import cors_headers
 from tailorbird.app.keys import Gate, Role
 from tailorbird.app.openapi import document
@@ -29,7 +30,9 @@ _ALLOWED_HEADERS = (
 _PREFLIGHT_SECONDS = 86400  # A preflight a path and day; browsers cap it at two hours to a day.
 
 
-def table(doors: Doors, operators: Operators, privacy: PrivacyDoors) -> list[tuple[str, str, Door]]:
+def table(
+    doors: Doors, operators: Operators, privacy: PrivacyDoors, features: FeatureDoors
+) -> list[tuple[str, str, Door]]:
     """Return (method, path, door) of every route that is not hot; hot ones are reachable here too."""
     hot = [("POST", path.decode(), door) for path, door in doors.hot().items()]
     return [
@@ -59,6 +62,11 @@ def table(doors: Doors, operators: Operators, privacy: PrivacyDoors) -> list[tup
         ("GET", "/admin/v1/revoked-links", operators.list_revocations),
         ("PUT", "/admin/v1/revoked-links", operators.put_revocation),
         ("DELETE", "/admin/v1/revoked-links", operators.delete_revocation),
+        ("GET", "/admin/v1/features", features.declared),
+        ("PUT", "/admin/v1/features", features.declare),
+        ("GET", "/admin/v1/features/{name}", features.feature),
+        ("PUT", "/admin/v1/features/{name}", features.put_feature),
+        ("DELETE", "/admin/v1/features/{name}", features.delete_feature),
         ("GET", "/admin/v1/decisions/{id}", operators.decision),
         ("GET", "/admin/v1/readouts", operators.readouts),
         ("GET", "/admin/v1/rejects", operators.rejects),

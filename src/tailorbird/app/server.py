@@ -15,6 +15,7 @@ import uvicorn
 from tailorbird.app.config import Config, Keys, load_placements
 from tailorbird.app.doors import Doors
 from tailorbird.app.engine import Engine, Options
+from tailorbird.app.feature_doors import FeatureDoors
 from tailorbird.app.http import hang_up_on_the_late, hot_protocol, uvicorn_config
 from tailorbird.app.keys import Gate
 from tailorbird.app.operators import Operators
@@ -23,8 +24,12 @@ from tailorbird.app.routes import Application, table, with_openapi
 from tailorbird.clock import Clock, SystemClock
 from tailorbird.decide.compiled import check
 from tailorbird.errors import ConfigurationError, InvalidInputError
+from tailorbird.features.defaults import CATALOGUES, expanded
+from tailorbird.features.program import Program
+from tailorbird.features.vocabulary import Vocabulary
 from tailorbird.limits import CONNECTIONS_MAX, KEEP_ALIVE_SECONDS
 from tailorbird.measure.worker import ReadoutWorker
+from tailorbird.schema.feature import FeatureConfig, FeaturesPut
 from tailorbird.schema.placement import Placement
 from tailorbird.schema.records import PlacementPut
 
@@ -61,6 +66,8 @@ def options_of(config: Config, keys: Keys) -> Options:
         gpc_opts_out=config.global_privacy_control == "opt-out",
         cache_bytes=int(max((config.memory_mib - _BASE_MIB) * _CACHE_SHARE, _CACHE_MIB_MIN)) * 1024 * 1024,
         checkpoint_seconds=config.checkpoint_seconds,
+        reads_every_vector=config.feature_vectors == "every",
+        sample_share=config.feature_sample,
     )
 
 
@@ -86,16 +93,40 @@ def declare_placements(engine: Engine, placements: Iterable[Placement]) -> None:
             engine.write(PlacementPut(engine.clock.now(), checked))
 
 
+def checked_features(config: Config, config_file: Path | None) -> None:
+    """Check the features of a configuration.
+
+    Raises:
+        ConfigurationError: They clash, or read what is sensitive; the message names field and rule.
+    """
+    if config.features is None:
+        return
+    try:
+        put = FeaturesPut(0.0, config.features, expanded(config.features))
+        Program(put, Vocabulary(lambda _name, _code: None))
+    except InvalidInputError as error:
+        raise ConfigurationError(f"{config_file or 'tailorbird.toml'}: features.{error}") from error
+
+
+def declare_features(engine: Engine, config: Config) -> None:
+    """Declare the features of the configuration; without any, all built-in ones at the first start."""
+    is_first = not engine.world.features.is_declared
+    features = config.features or (FeatureConfig(catalogues=CATALOGUES) if is_first else None)
+    if features is not None:
+        engine.declare_features(features)
+
+
 def serve(engine: Engine, config: Config, keys: Keys) -> None:
     """Serve until SIGTERM or SIGINT, then end cleanly: answer what is under way, write everything down."""
     gate = Gate(keys)
     doors = Doors(engine, gate, config.analytics_js)
     readouts = ReadoutWorker()
     operators = Operators(doors, readouts)
+    features = FeatureDoors(engine, gate)
     privacy = Privacy(engine)
     listener = _listen(config.host, config.port)
     settings = uvicorn_config(
-        Application(with_openapi(table(doors, operators, PrivacyDoors(doors, privacy))), gate),
+        Application(with_openapi(table(doors, operators, PrivacyDoors(doors, privacy), features)), gate),
         hot_protocol(doors.hot()),
         log_level=config.log_level,
         limit_concurrency=CONNECTIONS_MAX,
@@ -140,12 +171,14 @@ async def _run(
     checkpoints.add_done_callback(lambda task: _end_on_failure(server, task))
     requests = asyncio.create_task(privacy.requests.run_forever())
     requests.add_done_callback(lambda task: _end_on_failure(server, task))
+    refolds = asyncio.create_task(privacy.engine.refold_forever())
+    refolds.add_done_callback(lambda task: _end_on_failure(server, task))
     sweeper = asyncio.create_task(_sweep(server))
     collector = asyncio.create_task(_collect_garbage())
     try:
         await server.serve(sockets=[listener])
     finally:
-        tasks = (checkpoints, requests, sweeper, collector)
+        tasks = (checkpoints, requests, refolds, sweeper, collector)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

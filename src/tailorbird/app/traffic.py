@@ -7,7 +7,7 @@ that a list is always asked for before the next item is known to the server:
 
     decide (t - 0.5 s) -> Product Added (t) -> decide (t + 0.5 s) -> ... -> Order Completed
 
-Baskets start in the order of the log. Up to `connections` of them are open at a time, none of a
+Baskets and notices start in the order of the log. Up to `connections` of them are open at a time, none of a
 customer before the last one of the same customer is through, and none that begins more than
 `SPREAD_SECONDS` of the log's time after the oldest open one: weeks never overtake a long basket.
 
@@ -27,11 +27,11 @@ import httptools
 import msgspec
 import numpy as np
 
-from tailorbird.app.datasets import Basket, Line, Shop
+from tailorbird.app.datasets.events import added, noticed, ordered, ordered_at, who
+from tailorbird.app.datasets.shop import Basket, Line, Notice, Shop
 from tailorbird.clock import Clock, format_time, parse_time
 from tailorbird.errors import TailorbirdError, shorten
 from tailorbird.limits import BATCH_BYTES_MAX, REQUEST_ITEMS_MAX
-from tailorbird.schema.item import Item
 
 if sys.platform == "win32":
     _new_event_loop = asyncio.new_event_loop
@@ -43,8 +43,6 @@ else:
 DAY_SECONDS: Final = 86_400.0
 SPREAD_SECONDS: Final = 3 * DAY_SECONDS  # Below half a half-life of popularity; see the module.
 ASKED_BEFORE_SECONDS: Final = 0.5  # A list is asked for half-way between two lines of a basket.
-ORDERED_AFTER_SECONDS: Final = 0.25
-ORDER_PRODUCTS_MAX: Final = 400  # An event may have 32 KiB; a product takes some 60 bytes.
 ANSWER_SECONDS_MAX: Final = 30.0  # A server that is silent for so long is taken for dead.
 ATTEMPTS_MAX: Final = 10
 BACKOFF_SECONDS_MAX: Final = 5.0
@@ -112,6 +110,7 @@ class Meter:
         self.retries = 0
         self.lines = 0
         self.orders = 0
+        self.notices = 0
         self.arms: dict[str, Outcome] = {}
         self.reasons: Counter[str] = Counter()
         self.last_decisions: dict[str, LastDecision] = {}
@@ -214,7 +213,9 @@ class _Baskets:
 
     def __init__(self, shop: Shop, plan: Plan, clock: Clock, meter: Meter) -> None:
         self._items = {item.id: item for item in shop.items}
-        self._left: Iterator[Basket] = iter(shop.baskets)
+        self._currency = shop.currency
+        begun: list[Basket | Notice] = [*shop.notices, *shop.baskets]
+        self._left = iter(sorted(begun, key=lambda one: one.start))
         self._plan = plan
         self._meter = meter
         self._clock = clock
@@ -230,47 +231,53 @@ class _Baskets:
 
     async def _work(self, door: Door) -> None:
         async with _sender(door, self._clock, self._meter) as sender:
-            for basket in self._left:
-                async with self._turn(basket):
-                    await self._shop(sender, basket)
+            for one in self._left:
+                async with self._turn(one):
+                    await (self._tell(sender, one) if isinstance(one, Notice) else self._shop(sender, one))
 
     @contextlib.asynccontextmanager
-    async def _turn(self, basket: Basket) -> AsyncIterator[None]:
-        """Wait until the basket may begin; those that began before never wait for it."""
-        visitor = basket.visitor or basket.id
+    async def _turn(self, one: Basket | Notice) -> AsyncIterator[None]:
+        """Wait until a basket or notice may begin; those that began before never wait for it."""
+        visitor = one.visitor or one.id
         before, done = self._open.get(visitor), asyncio.Event()
         self._open[visitor] = done
-        self._starts[basket.id] = basket.start
+        self._starts[one.id] = one.start
         if before is not None:
             await before.wait()
-        while basket.start > next(iter(self._starts.values())) + SPREAD_SECONDS:
+        while one.start > next(iter(self._starts.values())) + SPREAD_SECONDS:
             self._moved.clear()
             await self._moved.wait()
         try:
             yield
         finally:
-            del self._starts[basket.id]
+            del self._starts[one.id]
             self._moved.set()
             done.set()
             if self._open[visitor] is done:
                 del self._open[visitor]
 
+    async def _tell(self, sender: "_Sender", notice: Notice) -> None:
+        await self._pace.until(notice.start)
+        kind = "identify" if notice.event is None else "event"
+        await sender.send(kind, _event(notice.start, noticed(notice)))
+        self._meter.notices += 1
+
     async def _shop(self, sender: "_Sender", basket: Basket) -> None:
-        who = _who(basket)
         in_basket: list[str] = []
         for index, line in enumerate(basket.lines):
             await self._pace.until(line.t)
             if self._plan.placement is not None:
                 await self._ask(sender, basket, line, in_basket)
-            await sender.send("event", _added(basket, who, index, line, self._items[line.item]))
+            await sender.send("event", _event(line.t, added(basket, index, self._items[line.item])))
             in_basket.append(line.item)
             self._meter.lines += 1
-        await sender.send("event", _ordered(basket, who))
+        order = ordered(basket, self._items, self._currency)
+        await sender.send("event", _event(ordered_at(basket), order))
         self._meter.orders += 1
 
     async def _ask(self, sender: "_Sender", basket: Basket, line: Line, in_basket: list[str]) -> None:
         request = {
-            "visitor": _who(basket),
+            "visitor": who(basket),
             "placements": [
                 {
                     "key": self._plan.placement,
@@ -291,7 +298,7 @@ class _Baskets:
         outcome = self._meter.arms.setdefault(answer.visitor.arm, Outcome())
         outcome.decisions += 1
         outcome.hits += is_hit
-        if basket.visitor is not None:
+        if basket.visitor is not None and decision.decision_id is not None:
             last = LastDecision(decision.decision_id, line.item, is_hit)
             self._meter.last_decisions[basket.visitor] = last
 
@@ -374,6 +381,7 @@ class _Sender:
         self._heads = {
             "decide": _head(door, "/v1/decide", door.server_key),
             "event": _head(door, "/v1/track", door.write_key),
+            "identify": _head(door, "/v1/identify", door.write_key),
             "batch": _head(door, "/v1/batch", door.write_key),
         }
 
@@ -449,7 +457,7 @@ class _Response(NamedTuple):
 
 
 _NO_ANSWER: Final = _Response(0, b"")
-_METERED: Final = {"batch": "event"}
+_METERED: Final = {"batch": "event", "identify": "event"}
 
 
 class _Connection(asyncio.Protocol):
@@ -526,7 +534,8 @@ class _Choice(msgspec.Struct, frozen=True):
 
 
 class _Decision(msgspec.Struct, frozen=True, rename="camel"):
-    decision_id: str
+    decision_id: str | None
+    """None where too much waits for the disk to log the decision: the answer is the fallback."""
     reason: str
     choices: tuple[_Choice, ...]
 
@@ -554,50 +563,5 @@ def _head(door: Door, path: str, key: str) -> bytes:
     ).encode()
 
 
-def _who(basket: Basket) -> dict[str, str]:
-    """Return the visitor as requests name them: the customer, or a stranger of one basket."""
-    if basket.visitor is None:
-        return {"anonymousId": f"basket-{basket.id}"}
-    return {"userId": basket.visitor}
-
-
-def _added(basket: Basket, who: dict[str, str], index: int, line: Line, item: Item) -> bytes:
-    return _encode(
-        {
-            "type": "track",
-            "event": "Product Added",
-            "messageId": f"{basket.id}-{index}",
-            "timestamp": format_time(line.t),
-            "properties": {
-                "product_id": line.item,
-                "name": item.title,
-                "category": item.categories[0],
-                "price": line.price,
-                "quantity": line.quantity,
-                "order_id": basket.id,
-            },
-            **who,
-        }
-    )
-
-
-def _ordered(basket: Basket, who: dict[str, str]) -> bytes:
-    revenue = sum(line.price * line.quantity for line in basket.lines)
-    return _encode(
-        {
-            "type": "track",
-            "event": "Order Completed",
-            "messageId": f"{basket.id}-order",
-            "timestamp": format_time(basket.lines[-1].t + ORDERED_AFTER_SECONDS),
-            "properties": {
-                "order_id": basket.id,
-                "revenue": round(revenue, 2),
-                "currency": "GBP",
-                "products": [
-                    {"product_id": line.item, "quantity": line.quantity, "price": line.price}
-                    for line in basket.lines[:ORDER_PRODUCTS_MAX]
-                ],
-            },
-            **who,
-        }
-    )
+def _event(t: float, event: dict[str, Any]) -> bytes:
+    return _encode({**event, "timestamp": format_time(t)})

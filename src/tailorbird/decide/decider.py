@@ -20,8 +20,9 @@ from tailorbird.decide.lists import Listing, ListMaker
 from tailorbird.decide.visitor import Request, Visitor, over_cap
 from tailorbird.errors import InvalidInputError, OverloadedError, StorageError
 from tailorbird.features.view import session_at
-from tailorbird.hashing import token
+from tailorbird.hashing import checksum, token
 from tailorbird.limits import COUNT_MAX
+from tailorbird.live.variables import vector
 from tailorbird.live.world import World
 from tailorbird.policies.base import PolicyState, trials
 from tailorbird.policies.mixing import draw, mixed_for
@@ -67,6 +68,10 @@ class Settings(msgspec.Struct, frozen=True):
 
     holdout_share: float = 0.1
     gpc_opts_out: bool = True
+    reads_every_vector: bool = False
+    """Whether each personalized request reads all variables, as policies over features do."""
+    sample_share: float = 0.01
+    """Share of personalized decisions that log the values, too: the skew meter compares them with history."""
 
 
 class Journal(msgspec.Struct, frozen=True):
@@ -137,8 +142,22 @@ class Decider:
         turn.arms.append(case.holdout)
         turn.is_personalized |= case.is_personalized
         if not case.decision_id:
-            case.finish(self._clock, started)
+            case.finish(self._clock, started, self._served(case))
         return case
+
+    def _served(self, case: "_Case") -> "_Served":
+        """Return the variables that a visitor is read by, as they are logged; read once a request."""
+        settings, turn = self._settings, case.turn
+        is_sampled = case.seed * _SAMPLE_SPREAD % 1.0 < settings.sample_share
+        if not case.is_personalized or not (settings.reads_every_vector or is_sampled):
+            return _NOT_SERVED
+        if not self.world.features.is_declared:
+            return _NOT_SERVED
+        visitor = turn.visitor
+        if turn.vector is None:
+            turn.vector = vector(self.world, visitor.profile, visitor.t, visitor.context)
+        told = f"{self.world.features.reading.version}:{checksum(turn.vector.data)}"
+        return _Served(told, turn.vector.tobytes(), visitor.context) if is_sampled else _Served(told, b"", {})
 
     def _log(self, cases: list["_Case"]) -> None:
         """Log what was decided anew; what cannot be is answered with the default and not learned from."""
@@ -152,7 +171,7 @@ class Decider:
             self._fault("decision_not_logged")
             for case in fresh:
                 self._fall_back(case, "not_logged")
-                case.finish(self._clock, self._clock.elapsed())
+                case.finish(self._clock, self._clock.elapsed(), _NOT_SERVED)
             return
         for case, decision, key in zip(fresh, decisions, keys, strict=True):
             case.decision_id = key
@@ -448,10 +467,22 @@ class _Reads(NamedTuple):
     has_context: bool
 
 
+class _Served(NamedTuple):
+    """What a decision logs of the variables that it was made with."""
+
+    told: str
+    values: bytes
+    context: dict[str, Any]
+
+
+_NOT_SERVED = _Served("", b"", {})
+_SAMPLE_SPREAD = 2.0**20  # Of a draw's uniform number: what is sampled does not depend on what was drawn.
+
+
 class _Turn:
     """What the placements of one request share."""
 
-    __slots__ = ("arms", "deadline", "is_personalized", "reads", "sticky_min", "visitor")
+    __slots__ = ("arms", "deadline", "is_personalized", "reads", "sticky_min", "vector", "visitor")
 
     def __init__(self, visitor: Visitor, deadline: float, reads: _Reads, sticky_min: float) -> None:
         self.visitor = visitor
@@ -460,6 +491,7 @@ class _Turn:
         self.sticky_min = sticky_min
         self.arms: list[str] = []
         self.is_personalized = False
+        self.vector: np.ndarray[Any, Any] | None = None
 
     def facts(self) -> Any:  # noqa: ANN401
         """Return what rules see."""
@@ -512,7 +544,7 @@ class _Case:
         """Note that a step ended now."""
         self.marks.append((step, clock.elapsed()))
 
-    def finish(self, clock: Clock, started: float) -> None:
+    def finish(self, clock: Clock, started: float, served: "_Served") -> None:
         """Make the record of what was decided."""
         visitor = self.turn.visitor
         profile = visitor.profile
@@ -541,6 +573,9 @@ class _Case:
             user_id=visitor.user_id,
             gpc=visitor.gpc,
             profile_version=-1 if profile is None else profile.version,
+            vector=served.told,
+            values=served.values,
+            context=served.context,
             policy=type(self.placement.policy).__name__.lower(),
             policy_version=self.policy_version,
             explored=self.explored,

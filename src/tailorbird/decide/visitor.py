@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from tailorbird.features.state import new_state, recents
-from tailorbird.features.view import common_features, feature, features
+from tailorbird.features.state import recents
 from tailorbird.live.profiles import (
     find,
     founding_identifier,
@@ -14,13 +13,12 @@ from tailorbird.live.profiles import (
     primary_interest,
     profile_id_of,
 )
+from tailorbird.live.variables import Reader, by_name, refusals, refuses, short_names, stranger
 from tailorbird.live.world import World
 from tailorbird.rules.cel import Expression, context_of
 from tailorbird.schema.decision import PlacementRequest, VisitorRef
 from tailorbird.schema.placement import Placement
 from tailorbird.schema.profile import Profile
-
-_NOBODY = Profile(id="", assignment_key="", state=new_state(0.0))
 
 
 class Request:
@@ -100,31 +98,32 @@ class Visitor:
         """Return whether the visitor does not want this purpose served."""
         if self.gpc and gpc_opts_out:
             return True
-        profile = self.profile
-        if profile is None:
-            return _refuses(self.context, purpose)
-        if profile.consent.get(purpose, True) is False or _refuses(self.context, purpose):
-            return True
-        # A signal given in this browser holds until the person says otherwise by name.
-        return profile.gpc and gpc_opts_out and purpose not in profile.consent
+        return _refuses(self.context, purpose) or refuses(self.profile, purpose, gpc_opts_out=gpc_opts_out)
 
     def facts_beside_item(self, rule: Expression) -> dict[str, Any]:
         """Return what a rule about an item sees beside it; a stranger's `profile` is empty."""
-        facts: dict[str, Any] = {"context": self.context, "now": self.t}
+        facts: dict[str, Any] = {"context": self._surroundings(), "now": self.t}
         if "profile" in rule.variables:
-            facts["profile"] = profile_facts(
-                self._world, self.profile or _NOBODY, rule.fields("profile"), self.t
-            )
+            facts["profile"] = profile_facts(self._world, self._person(), rule.fields("profile"), self.t)
         return facts
+
+    def _person(self) -> Profile:
+        """Return the profile, of a stranger what is presumed of whom the request comes from."""
+        return self.profile or stranger(self._world, self.t, self.context)
+
+    def _surroundings(self) -> dict[str, Any]:
+        """Return what rules may read of the request's context."""
+        world = self._world
+        return world.features.reading.sensitive.readable(self.context, refusals(world, self.profile))
 
     def facts(self, fields: frozenset[str] | None, *, has_context: bool) -> Any:  # noqa: ANN401
         """Return the prepared context for rules, built once a request from what rules read."""
         if self._cel is None:
             values: dict[str, Any] = {"now": self.t}
             if has_context:
-                values["context"] = self.context
+                values["context"] = self._surroundings()
             if fields is None or fields:
-                values["profile"] = profile_facts(self._world, self.profile or _NOBODY, fields, self.t)
+                values["profile"] = profile_facts(self._world, self._person(), fields, self.t)
             self._cel = context_of(values)
         return self._cel
 
@@ -134,23 +133,28 @@ def profile_facts(world: World, profile: Profile, fields: frozenset[str] | None,
 
     With `fields` only those, which costs a microsecond a field; None gives everything.
     """
-    vocabulary = world.vocabulary
     if fields is None:
         fixed = {name: read(world, profile) for name, read in _FIXED.items()}
-        counted = common_features(profile.state, vocabulary, t) | features(profile.state, vocabulary, t)
-        return {**profile.traits, **counted, **fixed}
+        counted = short_names(world, profile, t) | by_name(world, profile, t)
+        return {**_readable_traits(world, profile), **counted, **fixed}
+    reader = Reader(world, profile, t)
     facts = {}
     for name in fields:
         if name in _FIXED:
             facts[name] = _FIXED[name](world, profile)
             continue
         # What was counted goes before what was declared: anybody can declare a trait.
-        value: object = feature(profile.state, vocabulary, name, t)
+        value: object = reader.read(name)
         if value is None:
-            value = profile.traits.get(name)
+            value = _readable_traits(world, profile).get(name)
         if value is not None:
             facts[name] = value
     return facts
+
+
+def _readable_traits(world: World, profile: Profile) -> dict[str, Any]:
+    """Return the traits that may be read: none of the sensitive list but those that were allowed."""
+    return world.features.reading.sensitive.readable(profile.traits, refusals(world, profile))
 
 
 def _recent_items(world: World, profile: Profile) -> list[str]:
@@ -160,7 +164,7 @@ def _recent_items(world: World, profile: Profile) -> list[str]:
 _FIXED: dict[str, Callable[[World, Profile], Any]] = {
     "id": lambda _, profile: profile.id,
     "segments": lambda _, __: [],
-    "traits": lambda _, profile: profile.traits,
+    "traits": _readable_traits,
     "consent": lambda _, profile: profile.consent,
     "primaryInterest": lambda world, profile: primary_interest(world, profile) or "",
     "purchases": lambda _, profile: list(profile.purchases),

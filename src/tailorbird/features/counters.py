@@ -6,12 +6,13 @@ One counter is a row of float32 (counts stay exact up to 2**24):
            1..4     decayed counts, half-lives 1 h, 1 d, 7 d, 30 d
            5..16    12 tiles of 5 min   (window 1 h)
           17..40    24 tiles of 1 h     (window 1 d)
-          41..70    30 tiles of 1 d     (windows 7 d and 30 d)
+          41..130   90 tiles of 1 d     (windows 7 d, 30 d and 90 d)
 
-and `last`, the time of the newest event in it (float64 epoch seconds). Tile `k = floor(t / width)`
-lives in slot `k mod n`; moving `last` forward clears the slots that come round again, so a window is
-exact to its tile: the last hour is 55 to 60 minutes. A late event lands in its own tile, if that one is
-still kept, and adds `2**(-(last - t) / half_life)` to the decayed counts: the same as had it come in order.
+and `last`, the time of the newest event in it (float64 epoch seconds). Tile `k =
+floor(t / width)` lives in slot `k mod n`; moving `last` forward clears the slots that come round again, so a
+window is exact to its tile: the last hour is 55 to 60 minutes. A late event lands in its own tile, if that
+one is still kept, and adds `2**(-(last - t) / half_life)` to the decayed counts: the same as had it come in
+order.
 
 Kernels are compiled from declared signatures when the module is first imported and cached on disk, so
 that no request waits for a compiler.
@@ -21,13 +22,17 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-ROW_WIDTH = 71
+ROW_WIDTH = 131
 """Slots of one counter's row."""
 
-WINDOWS = ("1h", "1d", "7d", "30d")
-WINDOW_SECONDS = (3600.0, 86400.0, 7 * 86400.0, 30 * 86400.0)
-COLUMNS = ("count", *WINDOWS, *(f"decayed_{window}" for window in WINDOWS))
+WINDOWS = ("1h", "1d", "7d", "30d", "90d")
+WINDOW_SECONDS = (3600.0, 86400.0, 7 * 86400.0, 30 * 86400.0, 90 * 86400.0)
+HALF_LIVES = ("1h", "1d", "7d", "30d")
+HALF_LIFE_SECONDS = (3600.0, 86400.0, 7 * 86400.0, 30 * 86400.0)
+COLUMNS = ("count", *WINDOWS, *(f"decayed_{half_life}" for half_life in HALF_LIVES))
 """What `read` gives of one counter, in this order."""
+
+_FIRST_DECAYED = 1 + len(WINDOWS)
 
 
 @njit("void(f4[::1], i8, i8, i8, i8)", cache=True, nogil=True)
@@ -37,20 +42,26 @@ def _clear(row, start, size, before, tile):  # type: ignore[no-untyped-def]  # n
         row[start + passed % size] = 0.0
 
 
-@njit("void(f4[::1], f8[::1], f8, f8)", cache=True, nogil=True)
-def advance(row, last, t, amount):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Count `amount` at time `t` in one row; `last` has shape (1,)."""
-    before = last[0] if row[0] > 0.0 else t
+@njit("b1(f4[::1])", cache=True, nogil=True)
+def _is_used(row):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Return whether anything was counted; where sums cancel each other out, all of the row is zero."""
+    return row[0] != 0.0 or row[4] != 0.0
+
+
+@njit("void(f4[::1], f8[::1], f8, f8, f8)", cache=True, nogil=True)
+def advance(row, last, t, amount, weight):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Count `amount` at time `t` in one row, and `weight` in its decayed counts; `last` has shape (1,)."""
+    before = last[0] if _is_used(row) else t
     newest = max(before, t)
     for index in range(4):
         half_life = (3600.0, 86400.0, 604800.0, 2592000.0)[index]
         if t >= before:
-            row[1 + index] = row[1 + index] * 2.0 ** (-(t - before) / half_life) + amount
+            row[1 + index] = row[1 + index] * 2.0 ** (-(t - before) / half_life) + weight
         else:
-            row[1 + index] += amount * 2.0 ** (-(before - t) / half_life)
+            row[1 + index] += weight * 2.0 ** (-(before - t) / half_life)
     for band in range(3):
         start = (5, 17, 41)[band]
-        size = (12, 24, 30)[band]
+        size = (12, 24, 90)[band]
         width = (300.0, 3600.0, 86400.0)[band]
         tile = int(np.floor(t / width))
         tile_before = int(np.floor(before / width))
@@ -66,14 +77,14 @@ def read_column(row, last, column, at):  # type: ignore[no-untyped-def]  # noqa:
     """Return one of `COLUMNS` of a row whose newest event was at `last`, as of `at`."""
     if column == 0:
         return row[0]
-    index = (column - 1) % 4
-    if column > 4:  # noqa: PLR2004
-        half_life = (3600.0, 86400.0, 604800.0, 2592000.0)[index]
-        return row[1 + index] * 2.0 ** (-max(at - last, 0.0) / half_life)
-    start = (5, 17, 41, 41)[index]
-    size = (12, 24, 30, 30)[index]
-    span = (12, 24, 7, 30)[index]
-    width = (300.0, 3600.0, 86400.0, 86400.0)[index]
+    if column >= _FIRST_DECAYED:
+        half_life = (3600.0, 86400.0, 604800.0, 2592000.0)[column - _FIRST_DECAYED]
+        return row[1 + column - _FIRST_DECAYED] * 2.0 ** (-max(at - last, 0.0) / half_life)
+    index = column - 1
+    start = (5, 17, 41, 41, 41)[index]
+    size = (12, 24, 90, 90, 90)[index]
+    span = (12, 24, 7, 30, 90)[index]
+    width = (300.0, 3600.0, 86400.0, 86400.0, 86400.0)[index]
     newest = int(np.floor(last / width))
     now = int(np.floor(at / width))
     total = 0.0
@@ -91,7 +102,7 @@ def _read(rows, last, at, out):  # type: ignore[no-untyped-def]  # noqa: ANN001,
 
 
 def read(rows: NDArray[np.float32], last: NDArray[np.float64], at: float) -> NDArray[np.float32]:
-    """Return shape (rows, 9): the columns of every row as of `at`."""
+    """Return shape (rows, 10): the columns of every row as of `at`."""
     out = np.zeros((len(rows), len(COLUMNS)), np.float32)
     _read(rows, last, at, out)
     return out
@@ -105,7 +116,7 @@ def _age(row, last, to):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
         row[1 + index] *= 2.0 ** (-(to - last) / half_life)
     for band in range(3):
         start = (5, 17, 41)[band]
-        size = (12, 24, 30)[band]
+        size = (12, 24, 90)[band]
         width = (300.0, 3600.0, 86400.0)[band]
         _clear(row, start, size, int(np.floor(last / width)), int(np.floor(to / width)))
 
@@ -113,7 +124,7 @@ def _age(row, last, to):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
 @njit("void(f4[::1], f8[::1], f4[::1], f8)", cache=True, nogil=True)
 def merge_row(row, last, other, other_last):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Add `other`, which is used up, to `row`: the same as one counter having seen both, up to rounding."""
-    if row[0] == 0.0:
+    if not _is_used(row):
         row[:] = other
         last[0] = other_last
         return

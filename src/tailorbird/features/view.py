@@ -1,22 +1,20 @@
-"""Features by name, and as the fixed vector that models read.
+"""What every profile counts whatever is declared, by name: events and categories that it met, and scalars.
 
 Names, for an event "Product Viewed": `product_viewed_count` (all time), `product_viewed_7d` (in the
-window, exact to a tile), `product_viewed_decayed_7d` (half-life 7 d); windows 1h, 1d, 7d, 30d. Categories
-likewise: `category_shoes_7d`. Short names for the commonest events: `views_7d`, `carts_7d`, `orders_7d`,
-`pages_7d`, `searches_7d`. Then the scalars of `SCALARS`.
-
-The vector's layout is fixed by `LAYOUT_VERSION`: a block of nine slots for each event of
-`STANDARD_EVENTS`, for each of the hashed buckets of other events and of categories, then the scalars.
+window, exact to a tile), `product_viewed_decayed_7d` (half-life 7 d). Categories likewise:
+`category_shoes_7d`, and values of facets: `brand_nike_7d`. Short names for the commonest events: `views_7d`,
+`carts_7d`, `orders_7d`, `pages_7d`, `searches_7d`. Then the scalars of `SCALARS`. What an installation
+declares, and the vector that models read, is in `program`.
 """
 
 import functools
 import re
-import zlib
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tailorbird.features.counters import COLUMNS, read
+from tailorbird.features.scalars import SCALARS
 from tailorbird.features.state import (
     FIRST_SEEN,
     LAST_SEEN,
@@ -32,21 +30,8 @@ from tailorbird.features.state import (
     find_counter,
     read_counter,
 )
-from tailorbird.features.vocabulary import CATEGORY, KINDS, STANDARD_EVENTS, Vocabulary, slug
+from tailorbird.features.vocabulary import KINDS, SERIES, Vocabulary, slug
 
-LAYOUT_VERSION = 1
-OTHER_EVENT_BUCKETS = 8
-CATEGORY_BUCKETS = 16
-SCALARS = (
-    "sessions",
-    "session_depth",
-    "session_seconds",
-    "recency_seconds",
-    "tenure_seconds",
-    "value",
-    "orders",
-    "value_per_order",
-)
 ALIASES = {
     "views": "Product Viewed",
     "carts": "Product Added",
@@ -55,11 +40,7 @@ ALIASES = {
     "searches": "Products Searched",
 }
 
-_BLOCK = len(COLUMNS)
-_BLOCKS = len(STANDARD_EVENTS) + OTHER_EVENT_BUCKETS + CATEGORY_BUCKETS
-VECTOR_SIZE = _BLOCKS * _BLOCK + len(SCALARS)
-_VOCABULARY_INDEX = {name: index for index, name in enumerate(STANDARD_EVENTS)}
-_NAME = re.compile(r"^(?P<stem>.+?)_(?P<column>count|(?:decayed_)?(?:1h|1d|7d|30d))$")
+_NAME = re.compile(r"^(?P<stem>.+?)_(?P<column>count|(?:decayed_)?(?:1h|1d|7d|30d)|90d)$")
 
 
 def session_at(state: State, t: float) -> int:
@@ -122,16 +103,8 @@ def features(state: State, vocabulary: Vocabulary, at: float) -> dict[str, float
     return named
 
 
-def vector(state: State, vocabulary: Vocabulary, at: float) -> NDArray[np.float32]:
-    """Return the feature vector, shape (VECTOR_SIZE,), as of `at`; never missing, zero where never seen."""
-    blocks = np.zeros((_BLOCKS, _BLOCK), np.float32)
-    for code, row in zip(counted(state).tolist(), _table(state, at), strict=True):
-        blocks[_block_of(code % KINDS, vocabulary.name(code))] += row
-    return np.concatenate([blocks.ravel(), np.array(scalars(state, at), np.float32)])
-
-
 def _table(state: State, at: float) -> NDArray[np.float32]:
-    """Return shape (counters, 9): the columns of every counter as of `at`."""
+    """Return shape (counters, 10): the columns of every counter as of `at`."""
     last, rows = counter_rows(state)
     return read(rows, last, at)
 
@@ -140,6 +113,8 @@ def _by_stem(state: State, vocabulary: Vocabulary, at: float) -> dict[str, list[
     """Return the columns of every counter by stem; those of names with the same one are added up."""
     found: dict[str, list[float]] = {}
     for code, values in zip(counted(state).tolist(), _table(state, at).tolist(), strict=True):
+        if code % KINDS == SERIES:
+            continue
         stem = vocabulary.stem(code)
         others = found.get(stem)
         found[stem] = values if others is None else [a + b for a, b in zip(others, values, strict=True)]
@@ -157,10 +132,3 @@ def _parsed(name: str) -> tuple[str, int] | None:
 
 _STEMS_BY_ALIAS = {alias: slug(event) for alias, event in ALIASES.items()}
 _NEVER = [0.0] * len(COLUMNS)
-
-
-def _block_of(kind: int, name: str) -> int:
-    if kind == CATEGORY:
-        return len(STANDARD_EVENTS) + OTHER_EVENT_BUCKETS + zlib.crc32(name.encode()) % CATEGORY_BUCKETS
-    known = _VOCABULARY_INDEX.get(name)
-    return len(STANDARD_EVENTS) + zlib.crc32(name.encode()) % OTHER_EVENT_BUCKETS if known is None else known

@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 from tailorbird.limits import VOCABULARY_MAX
 
-EVENT, CATEGORY = 0, 1
+EVENT, CATEGORY, SERIES, FACET = 0, 1, 2, 3
 KINDS = 4
-"""Kinds that a code can have; two are free."""
+"""Kinds that a code can have: an event's name, a category, what definitions of features count or keep
+beside those, and a value of a facet such as `brand:Nike`."""
 
 OTHER = "(other)"
 
@@ -47,8 +48,8 @@ STANDARD_EVENTS = (
 )
 """Events of Segment's ecommerce, page and media specifications: the vector has slots for each of them."""
 
-_PREFIXES = ("e:", "c:")
-_STEM_PREFIXES = ("", "category_")
+_PREFIXES = ("e:", "c:", "s:", "f:")
+_STEM_PREFIXES = ("", "category_", "series_", "")
 _GAPS = re.compile(r"[\W_]+")
 
 
@@ -67,9 +68,9 @@ class Vocabulary:
     def __init__(self, on_new: Callable[[str, int], None]) -> None:
         """Begin an empty vocabulary; `on_new` is told each new name, its kind before it, and its code."""
         self._on_new = on_new
-        self._codes: tuple[dict[str, int], ...] = ({}, {})
-        self._names: tuple[list[str], ...] = ([], [])
-        self._stems: tuple[list[str], ...] = ([], [])
+        self._codes: tuple[dict[str, int], ...] = tuple({} for _ in range(KINDS))
+        self._names: tuple[list[str], ...] = tuple([] for _ in range(KINDS))
+        self._stems: tuple[list[str], ...] = tuple([] for _ in range(KINDS))
         self._by_stem: dict[str, list[int]] = {}
 
     def load(self, entries: Iterable[tuple[str, int]]) -> None:
@@ -88,10 +89,19 @@ class Vocabulary:
         code = self._codes[CATEGORY].get(name)
         return self._add(CATEGORY, name) if code is None else code
 
-    def reserve(self, kind: int, name: str) -> None:
-        """Give a name a code that an operator declares, whatever events have made up."""
-        if name not in self._codes[kind]:
-            self._learn_new(kind, name)
+    def facet(self, name: str) -> int:
+        """Return the code of a facet's value (`brand:Nike`), a new one where it was never counted."""
+        code = self._codes[FACET].get(name)
+        return self._add(FACET, name) if code is None else code
+
+    def size(self, kind: int) -> int:
+        """Return how many names of a kind are known."""
+        return len(self._names[kind])
+
+    def reserve(self, kind: int, name: str) -> int:
+        """Give a name that an operator declares a code, whatever events have made up; return it."""
+        code = self._codes[kind].get(name)
+        return self._learn_new(kind, name) if code is None else code
 
     def find(self, kind: int, name: str) -> int:
         """Return the code of a name, -1 where it was never counted."""

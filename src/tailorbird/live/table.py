@@ -29,12 +29,24 @@ class Table(Generic[T]):
         codec: tuple[Callable[[T], bytes], Callable[[bytes], T]],
         cache_bytes_max: int,
         entry_bytes: int = _ENTRY_SIZE,
+        measure: Callable[[T], int] | None = None,
     ) -> None:
+        """Make a table over `store`.
+
+        Args:
+            store: Where values are kept.
+            name: Of the store's table.
+            codec: To bytes and back.
+            cache_bytes_max: The cache's bound.
+            entry_bytes: What an entry takes beside its value.
+            measure: Returns the bytes that a value takes; by default thrice what its encoding takes.
+        """
         self.name = name
         self._store = store
         self._encode, self._decode = codec
         self._cache_bytes_max = cache_bytes_max
         self._entry_bytes = entry_bytes
+        self._measure = measure
         self._cache: dict[str, T | None] = {}
         self._sizes: dict[str, int] = {}
         self.cache_bytes = 0
@@ -60,7 +72,7 @@ class Table(Generic[T]):
             self._keep(key, None, _NOTHING_SIZE)
             return None
         value = self._decode(payload)
-        self._keep(key, value, _DECODED_FACTOR * len(payload))
+        self._keep(key, value, self._bytes_of(value, payload))
         return value
 
     def change(self, key: str) -> T | None:
@@ -154,7 +166,7 @@ class Table(Generic[T]):
         value = self._cache[key]
         payload = None if value is None else self._encode(value)
         if payload is not None:
-            self._resize(key, _DECODED_FACTOR * len(payload))
+            self._resize(key, self._bytes_of(value, payload))
         self._changes.append(Change(self.name, key, payload))
 
     def _keep(self, key: str, value: T | None, size: int) -> None:
@@ -162,6 +174,11 @@ class Table(Generic[T]):
         self._resize(key, size)
         if self.cache_bytes > self._cache_bytes_max:
             self._evict(spared=key)
+
+    def _bytes_of(self, value: T | None, payload: bytes) -> int:
+        if self._measure is None or value is None:
+            return _DECODED_FACTOR * len(payload)
+        return self._measure(value)
 
     def _size(self, key: str, first: int) -> int:
         """Return the bytes of a key's value as they were last known."""

@@ -4,6 +4,7 @@
     profile      profile id               Profile
     identifier   type:value               Identifier (whose it is)
     word         e:event, c:category      its code (see `features.vocabulary`)
+    features     counted, declared        FeaturesPut (see `live.feature_sets`)
     revoked      two identifiers          its standing (see `live.revocations`)
     mark         decision id              Mark (exposed, rewarded)
     placement    key                      Placement
@@ -30,12 +31,14 @@ from tailorbird.features.state import pack, unpack
 from tailorbird.features.vocabulary import CATEGORY, EVENT, Vocabulary
 from tailorbird.limits import CHECKPOINT_SLICE
 from tailorbird.live.catalogue import Catalogue, Shelf
+from tailorbird.live.feature_sets import FeatureSets
 from tailorbird.live.revocations import Revocations
 from tailorbird.live.seen import SeenIds
 from tailorbird.live.table import Table
 from tailorbird.policies.base import PolicyState
 from tailorbird.rankers.covisitation import Covisitation
 from tailorbird.rankers.popularity import Popularity
+from tailorbird.schema.feature import FeaturesPut
 from tailorbird.schema.outcome import Mark
 from tailorbird.schema.placement import Placement
 from tailorbird.schema.profile import Profile
@@ -46,6 +49,7 @@ TABLES = (
     "profile",
     "identifier",
     "word",
+    "features",
     "revoked",
     "mark",
     "placement",
@@ -63,8 +67,10 @@ ALL_PLACEMENTS = "*"
 
 T = TypeVar("T")
 
+_SMALL = 16 * 1024 * 1024  # Cache bytes of a table that is read at start or seldom.
 _OVER_SHARE = 5  # Of the cache's bytes: by as much may it be exceeded while the disk is behind.
-_PROFILE_BYTES = 2_500  # Of a profile, beside what its encoding says: its objects, its record, dictionaries.
+_PROFILE_BYTES = 2_500  # Of a profile, beside its record and its sketches: its objects, dictionaries.
+_SKETCH_BYTES = 400  # Of one tile of distinct values.
 
 
 class Identifier(msgspec.Struct, gc=False):
@@ -94,33 +100,41 @@ class World:
     """All live state over one store."""
 
     def __init__(
-        self, store: StateStore, cache_bytes: int = 256 * 1024 * 1024, holdout_share: float = 0.1
+        self,
+        store: StateStore,
+        cache_bytes: int = 256 * 1024 * 1024,
+        holdout_share: float = 0.1,
+        *,
+        gpc_opts_out: bool = True,
     ) -> None:
         self.store = store
+        self.gpc_opts_out = gpc_opts_out
+        """Whether Global Privacy Control refuses every purpose that a person does not allow by name."""
         self.offset = store.offset
         """The next offset of the log to fold."""
         self.holdout_share = holdout_share
         self._over_bytes_max = cache_bytes // _OVER_SHARE
         profile_bytes = cache_bytes * 3 // 4
         side_bytes = cache_bytes // 8
-        small = 16 * 1024 * 1024
         self.profiles: Table[Profile] = Table(
-            store, "profile", (encode_profile, decode_profile), profile_bytes, _PROFILE_BYTES
+            store, "profile", (encode_profile, decode_profile), profile_bytes, _PROFILE_BYTES, _bytes_of
         )
-        self._words: Table[int] = Table(store, "word", _msgpack(int), small)
-        self._revoked: Table[int] = Table(store, "revoked", _msgpack(int), small)
+        self._words: Table[int] = Table(store, "word", _msgpack(int), _SMALL)
+        self._features: Table[FeaturesPut] = Table(store, "features", _msgpack(FeaturesPut), _SMALL)
+        self._revoked: Table[int] = Table(store, "revoked", _msgpack(int), _SMALL)
         self.identifiers: Table[Identifier] = Table(store, "identifier", _msgpack(Identifier), side_bytes)
         self.marks: Table[Mark] = Table(store, "mark", _msgpack(Mark), side_bytes)
-        self.policies: Table[PolicyState] = Table(store, "policy", _msgpack(PolicyState), small)
-        self.moments: Table[ArmsMoments] = Table(store, "moments", _msgpack(ArmsMoments), small)
-        self.counts: Table[int] = Table(store, "counts", _msgpack(int), small)
-        self._placements: Table[Placement] = Table(store, "placement", _msgpack(Placement), small)
-        self._items: Table[Shelf] = Table(store, "item", _msgpack(Shelf), small)
-        self._suppressed: Table[int] = Table(store, "suppressed", _msgpack(int), small)
+        self.policies: Table[PolicyState] = Table(store, "policy", _msgpack(PolicyState), _SMALL)
+        self.moments: Table[ArmsMoments] = Table(store, "moments", _msgpack(ArmsMoments), _SMALL)
+        self.counts: Table[int] = Table(store, "counts", _msgpack(int), _SMALL)
+        self._placements: Table[Placement] = Table(store, "placement", _msgpack(Placement), _SMALL)
+        self._items: Table[Shelf] = Table(store, "item", _msgpack(Shelf), _SMALL)
+        self._suppressed: Table[int] = Table(store, "suppressed", _msgpack(int), _SMALL)
         self._tables: tuple[Table[Any], ...] = (
             self.profiles,
             self.identifiers,
             self._words,
+            self._features,
             self._revoked,
             self.marks,
             self.policies,
@@ -141,14 +155,13 @@ class World:
         self.revocations = Revocations(self._revoked)
         self.vocabulary = Vocabulary(self._words.put)
         self.vocabulary.load(self._words.scan())
+        self.features = FeatureSets(self._features, self.vocabulary)
         self.catalogue = Catalogue()
         self.catalogue.load(self._items.scan())
-        self.popularity = Popularity()
-        self.covisitation = Covisitation()
-        self._load_rankers()
         self.seen = SeenIds(store)
         self._snapshot: _Rows | None = None
         self._offset_pending = 0
+        self._load_rankers()
 
     # --- what the fold writes beside the tables -----------------------------------------------------
 
@@ -207,6 +220,11 @@ class World:
         self.counts.put(name, (self.counts.get(name) or 0) + amount)
 
     # --- checkpoints --------------------------------------------------------------------------------
+
+    @property
+    def is_stale(self) -> bool:
+        """Return whether the log has to be folded again for the state to be right."""
+        return self.revocations.is_stale or self.features.is_stale
 
     @property
     def dirty_count(self) -> int:
@@ -280,6 +298,8 @@ class World:
     # --- the rankers' rows --------------------------------------------------------------------------
 
     def _load_rankers(self) -> None:
+        self.popularity = Popularity()
+        self.covisitation = Covisitation()
         index = self.catalogue.index
         self.popularity.reserve(len(index))
         self.covisitation.reserve(len(index))
@@ -335,6 +355,12 @@ _POPULARITY = struct.Struct("<dd")
 
 def _msgpack(kind: type[T]) -> tuple[Any, Any]:
     return msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(kind).decode
+
+
+def _bytes_of(profile: Profile) -> int:
+    """Return the bytes of what grows in a profile: a record of some dozens of counters takes 20 KiB."""
+    tiles = sum(map(len, profile.sketches.values()))
+    return int(profile.state.nbytes) + _SKETCH_BYTES * tiles
 
 
 _profile_encoder = msgspec.msgpack.Encoder(enc_hook=pack)

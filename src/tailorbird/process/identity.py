@@ -198,6 +198,7 @@ class Resolver:
             return one
         self._merge_assignment(older, newer)
         _merge_history(older, newer)
+        self._merge_features(older, newer)
         older.links = sorted([*older.links, *newer.links], key=lambda link: link.t)
         older.links.append(Link(identifier, seen.rule, seen.message_id, seen.t, newer.id))
         for name, (first, last) in newer.identifiers.items():
@@ -240,6 +241,14 @@ class Resolver:
         if had_both or newer.is_arm_merged:
             older.is_arm_merged = True
             self._world.count("identity.arm_merges")
+
+    def _merge_features(self, older: Profile, newer: Profile) -> None:
+        """Give the older one what definitions of features keep of the newer one, beside counters."""
+        program = self._world.features.counting
+        last_seen = older.state.item(LAST_SEEN)
+        program.merge_sketches(older, newer, last_seen)
+        program.follow_traits(older, last_seen)
+        older.computed = newer.computed | older.computed
 
     def _arm_of(self, profile: Profile, key: str) -> str:
         """Return the arm in which a profile begins at a placement."""

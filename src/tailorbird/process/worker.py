@@ -8,10 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-import numpy as np
 
-from tailorbird.features.state import ORDERS, VALUE, grown, observe
-from tailorbird.limits import PURCHASES_MAX, TRAIT_ENTRIES_MAX, TRAITS_BYTES_MAX, TRAITS_MAX
+from tailorbird.live.behaviour import EXPOSURES, About, Behaviour, declare_traits, declared_traits, text_in
 from tailorbird.live.decision_ids import decision_id
 from tailorbird.live.profiles import known
 from tailorbird.live.seen import key_of
@@ -21,9 +19,9 @@ from tailorbird.process.identity import Resolver, Seen
 from tailorbird.rankers.base import weight_of
 from tailorbird.rankers.covisitation import STEPS_BACK
 from tailorbird.rankers.observed import observe_item
-from tailorbird.rules.cel import entries_in
 from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.events import Event, LoggedEvent, LoggedOutcome, name_of
+from tailorbird.schema.feature import FeaturesPut
 from tailorbird.schema.item import ItemDeleted, ItemPatched, ItemsPut, patched
 from tailorbird.schema.profile import Profile
 from tailorbird.schema.records import (
@@ -37,13 +35,6 @@ from tailorbird.schema.records import (
     decode,
 )
 from tailorbird.stores.log import Log, Record
-
-_ITEM_FIELDS = ("product_id", "productId", "item_id", "itemId", "sku", "article_id", "content_id")
-_NONE_BEFORE = np.zeros(0, np.int32)
-_PRODUCTS_MAX = 50  # Lines of one order that count for items and categories; more is a bulk import.
-_CATEGORY_LENGTH_MAX = 200  # As the catalogue's own.
-_PURCHASE = "Order Completed"
-_EXPOSURES = ("Decision Viewed", "Experiment Viewed")
 
 _event_decoder = msgspec.json.Decoder(Event)
 
@@ -62,10 +53,7 @@ class Fold:
         self._log = log
         self._resolver = Resolver(world, secret)
         self._attribution = Attribution(world, secret, self._find_decision)
-        # What one event hands to the kernels, made once: its items and categories, the items before it.
-        self._items = np.zeros(1 + _PRODUCTS_MAX, np.int32)
-        self._categories = np.zeros(1 + _PRODUCTS_MAX, np.int32)
-        self._before = np.zeros(STEPS_BACK, np.int32)
+        self._behaviour = Behaviour(world.vocabulary, world.catalogue, world.features, STEPS_BACK)
         self._handlers: dict[type, Callable[[int, Any], None]] = {
             LoggedEvent: self._event,
             LoggedDecision: self._decision,
@@ -79,6 +67,7 @@ class Fold:
             Suppressed: self._suppressed,
             OwnerForgotten: self._owner_forgotten,
             LinkRevoked: self._link_revoked,
+            FeaturesPut: self._features_put,
         }
 
     def apply(self, record: Record) -> None:
@@ -124,16 +113,13 @@ class Fold:
         world.newest = max(world.newest, logged.r)
         profile = self._resolve(event, t)
         name = name_of(event)
-        properties = event.properties or {}
-        items, categories = self._items_of(properties)
+        about = self._behaviour.about(event)
         if profile is not None:
             _mark_version(profile, offset)
-            _declare(profile, event, logged)
-            self._observe(profile, (name, t), items, categories)
-            if name == _PURCHASE:
-                _observe_purchase(profile, properties, items, t)
-        if name in _EXPOSURES or name in world.goals:
-            self._attribute(profile, name, t, Facts(properties, set(items)))
+            self._declare(profile, event, logged)
+            self._observe(profile, event, (name, t), about)
+        if name in EXPOSURES or name in world.goals:
+            self._attribute(profile, name, t, Facts(event.properties or {}, set(about.items)))
 
     def _resolve(self, event: Event, t: float) -> Profile | None:
         seen = Seen(event.type, event.message_id, t)
@@ -149,27 +135,30 @@ class Fold:
                 self._resolver.attach(profile, f"email:{email.strip().lower()[:320]}", seen)
         return profile
 
-    def _observe(
-        self, profile: Profile, when: tuple[str, float], items: list[str], categories: list[str]
-    ) -> None:
+    def _declare(self, profile: Profile, event: Event, logged: LoggedEvent) -> None:
+        """Take over what the event says of the person: traits and consent."""
+        if logged.gpc:
+            profile.gpc = True
+        declared = declared_traits(event)
+        if declared:
+            declare_traits(profile, declared)
+            self._behaviour.program.follow_traits(profile, logged.t)
+        _declare_consent(profile, event)
+
+    def _observe(self, profile: Profile, event: Event, when: tuple[str, float], about: About) -> None:
         """Count an event in the visitor's record and, where it is about items, in the rankers."""
         name, t = when
-        world = self.world
-        is_touched = name not in _EXPOSURES
+        world, items = self.world, about.items
+        is_touched = name not in EXPOSURES
+        indices = self._behaviour.indices
         for place, item in enumerate(items):
-            self._items[place] = self._index_of(item) if is_touched else world.catalogue.find(item)
-        for place, category in enumerate(categories):
-            self._categories[place] = world.vocabulary.category(category)
-        event = world.vocabulary.event(name)
-        arguments = (t, event, self._categories, len(categories), self._items, len(items), is_touched)
-        while (steps := observe(profile.state, *arguments, self._before)) < 0:
-            profile.state = grown(profile.state)
+            indices[place] = self._index_of(item) if is_touched else world.catalogue.find(item)
+        before = self._behaviour.observe(profile, event, name, t, about)
         if not items or not is_touched:
             return
-        before = self._before[:steps] if steps else _NONE_BEFORE
         weight = weight_of(name)
         for place in range(len(items)):
-            index = self._items.item(place)
+            index = indices.item(place)
             if index >= 0:
                 observe_item(world.popularity, world.covisitation, (index, t, weight), before)
 
@@ -181,40 +170,13 @@ class Fold:
             self.world.count("items.refused")
         return index
 
-    def _items_of(self, properties: dict[str, Any]) -> tuple[list[str], list[str]]:
-        """Return the items that an event names, and the categories it is about."""
-        items: list[str] = []
-        categories: list[str] = []
-        self._read_line(properties, items, categories)
-        products = properties.get("products")
-        if isinstance(products, list):
-            for line in products[:_PRODUCTS_MAX]:
-                if isinstance(line, dict):
-                    self._read_line(line, items, categories)
-        return items, categories
-
-    def _read_line(self, line: dict[str, Any], items: list[str], categories: list[str]) -> None:
-        """Add what one line of an order, or an event itself, is about."""
-        key = _text(line, _ITEM_FIELDS)
-        category = line.get("category")
-        if key is not None:
-            if key not in items:
-                items.append(key)
-            item = self.world.catalogue.get(key)
-            if item is not None and item.categories:
-                category = item.categories[0]
-        if isinstance(category, str):
-            category = category[:_CATEGORY_LENGTH_MAX]
-            if category and category not in categories:
-                categories.append(category)
-
     def _attribute(self, profile: Profile | None, name: str, t: float, facts: Facts) -> None:
         if name == "Decision Viewed" and facts.decision_id is not None:
             self._attribution.exposure(facts.decision_id, t)
-        elif name in _EXPOSURES and profile is not None:
+        elif name in EXPOSURES and profile is not None:
             properties = facts.properties
-            placement = _text(properties, ("placement", "experimentId", "experiment_id", "experimentName"))
-            arm = _text(properties, ("variationId", "variation_id", "variationName", "variant"))
+            placement = text_in(properties, ("placement", "experimentId", "experiment_id", "experimentName"))
+            arm = text_in(properties, ("variationId", "variation_id", "variationName", "variant"))
             if facts.decision_id is not None:
                 self._attribution.exposure(facts.decision_id, t)
             elif placement is not None:
@@ -262,6 +224,9 @@ class Fold:
         if index is not None:
             self.world.shelve(index)
 
+    def _features_put(self, offset: int, put: FeaturesPut) -> None:
+        self.world.features.fold(put, is_first=offset == 0)
+
     def _placement_put(self, _offset: int, put: PlacementPut) -> None:
         self.world.put_placement(put.placement)
 
@@ -300,26 +265,8 @@ def _mark_version(profile: Profile, offset: int) -> None:
     profile.version = offset
 
 
-def _observe_purchase(profile: Profile, properties: dict[str, Any], items: list[str], t: float) -> None:
-    profile.state[ORDERS] += 1.0
-    profile.state[VALUE] += _number(properties, "revenue", "total", "value")
-    for item in items:
-        profile.purchases.pop(item, None)
-        profile.purchases[item] = t
-    while len(profile.purchases) > PURCHASES_MAX:
-        del profile.purchases[next(iter(profile.purchases))]
-
-
-def _declare(profile: Profile, event: Event, logged: LoggedEvent) -> None:
-    """Take over what the event says of the person: traits and consent."""
-    if logged.gpc:
-        profile.gpc = True
+def _declare_consent(profile: Profile, event: Event) -> None:
     context = event.context
-    declared = event.traits if event.type == "identify" else None
-    if declared is None and context is not None and event.type != "group":
-        declared = context.traits
-    if declared:
-        _merge_traits(profile, declared)
     consent = context.consent.category_preferences if context is not None and context.consent else None
     if event.event == "Segment Consent Preference Updated" and event.properties:
         preferences = event.properties.get("categoryPreferences")
@@ -329,40 +276,3 @@ def _declare(profile: Profile, event: Event, logged: LoggedEvent) -> None:
             purpose = category.lower()
             if isinstance(is_allowed, bool) and not (is_allowed and purpose in profile.refusals):
                 profile.consent[purpose] = is_allowed
-
-
-def _merge_traits(profile: Profile, declared: dict[str, Any]) -> None:
-    """Set traits up to their limits; a trait set to null goes."""
-    traits = profile.traits
-    before = dict(traits)
-    for name, value in declared.items():
-        if value is None:
-            traits.pop(name, None)
-        elif (name in traits or len(traits) < TRAITS_MAX) and entries_in(value) <= TRAIT_ENTRIES_MAX:
-            traits[name] = value
-    if traits != before and len(msgspec.json.encode(traits)) > TRAITS_BYTES_MAX:
-        profile.traits = before
-
-
-def _text(values: dict[str, Any], names: tuple[str, ...]) -> str | None:
-    for name in names:
-        value = values.get(name)
-        if isinstance(value, str) and value:
-            return value[:500]
-        if isinstance(value, int) and not isinstance(value, bool):
-            return str(value)
-    return None
-
-
-def _number(values: dict[str, Any], *names: str) -> float:
-    """Return the first of `names` that is a number, as text too: shops send "12.50", and goals take it."""
-    for name in names:
-        value = values.get(name)
-        if isinstance(value, int | float | str) and not isinstance(value, bool):
-            try:
-                number = float(value)
-            except ValueError:
-                continue
-            if abs(number) < 1e12:  # noqa: PLR2004 (a sum of such values stays finite)
-                return number
-    return 0.0

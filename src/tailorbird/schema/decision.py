@@ -4,7 +4,7 @@ A decision's id names its place in the log (`d-<offset>-<check>`), so that an ex
 finds it without an index; the check is keyed, so that ids cannot be made up.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -81,6 +81,12 @@ class LoggedDecision(
     """Whether the request carried `Sec-GPC: 1`."""
     profile_version: int = -1
     """Log offset of the last record folded into the profile that was used."""
+    vector: str = ""
+    """The features that the visitor was read by: version of their layout, and a digest of the values."""
+    values: bytes = b""
+    """Of a sample of decisions, those values: float32, little-endian, nan where missing."""
+    context: dict[str, Any] = {}
+    """Of the same sample, what the request said of its surroundings: some values come from there."""
     policy: str = ""
     policy_version: int = 0
     explored: bool = False

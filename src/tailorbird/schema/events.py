@@ -41,6 +41,11 @@ class EventContext(msgspec.Struct, frozen=True, rename="camel", gc=False):
     traits: dict[str, Any] | None = None
     locale: str | None = None
     user_agent: str | None = None
+    timezone: Any = None
+    os: Any = None
+    screen: Any = None
+    app: Any = None
+    network: Any = None
 
 
 class Event(msgspec.Struct, frozen=True, rename="camel", gc=False):

@@ -68,6 +68,10 @@ class Profile(msgspec.Struct, omit_defaults=True, gc=False):
     refusals: list[str] = []
     """Purposes refused through the API: events cannot allow them again."""
     gpc: bool = False
+    sketches: dict[int, dict[int, bytes]] = {}
+    """Distinct values by code and tile: see `features.distinct`."""
+    computed: dict[str, float] = {}
+    """Computed attributes, as last computed."""
     purchases: dict[str, float] = {}
     """Item to time of the last purchase, oldest first."""
     placements: dict[str, AtPlacement] = {}

@@ -6,6 +6,7 @@ import msgspec
 
 from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.events import LoggedEvent, LoggedOutcome
+from tailorbird.schema.feature import FeaturesPut
 from tailorbird.schema.item import ItemDeleted, ItemPatched, ItemsPut
 from tailorbird.schema.placement import Placement
 
@@ -74,6 +75,7 @@ LogRecord = (
     | Suppressed
     | OwnerForgotten
     | LinkRevoked
+    | FeaturesPut
 )
 
 KINDS: dict[type, int] = {
@@ -89,6 +91,7 @@ KINDS: dict[type, int] = {
     Suppressed: 10,
     OwnerForgotten: 11,
     LinkRevoked: 12,
+    FeaturesPut: 30,
 }
 """The number by which a frame of the log names its record. Numbers are never given out again."""
 

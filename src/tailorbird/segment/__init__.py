@@ -1,1 +1,1 @@
-"""Segments: who belongs together, by declared rules and as found in the data."""
+"""Segments and computed attributes of people: from declared rules and fitted models."""

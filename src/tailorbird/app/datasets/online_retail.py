@@ -1,8 +1,6 @@
-"""Recorded and simulated shops for `tailorbird demo` and `tailorbird replay`.
+"""The Online Retail log as a shop: Parquet, or the publisher's columns as CSV.
 
-Reads the Online Retail log (Parquet, or the publisher's columns as CSV) or makes a seeded shop, and
-gives a `Shop`: its catalogue, and its baskets in the order in which they began. Nothing is invented
-about a recorded log but what is said here:
+Nothing is invented about it but what is said here:
 
 * the log has minutes, traffic needs an order: lines of a basket follow one another by one second,
   and a customer's next basket begins when the one before has ended;
@@ -26,16 +24,16 @@ from pathlib import Path
 from statistics import median
 from typing import Final, NamedTuple
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from tailorbird.app.datasets.shop import Basket, Line, Shop, lines_in, one_at_a_time
 from tailorbird.errors import ConfigurationError
 from tailorbird.schema.item import Item
 
-NAMES: Final = ("online-retail", "simulated")
+FILE: Final = Path("data", "online-retail", "online_retail.parquet")
 COLUMNS: Final = (
     "InvoiceNo",
     "StockCode",
@@ -47,14 +45,10 @@ COLUMNS: Final = (
 )
 PUBLISHER: Final = "archive.ics.uci.edu/dataset/352"
 LOG_LINES_MAX: Final = 2_000_000  # Some 1 GB of Python objects; the publisher's file has 541,909.
-LINE_SECONDS: Final = 1.0  # Between two lines of a basket: the log has minutes only.
 LISTED_LINES_MIN: Final = 6  # Shorter baskets ascend by chance.
 LISTED_SHARE_MIN: Final = 0.9  # 80 of 100 nameless baskets lie above it, 0.4 of 100 others do.
 SHUFFLE_SEED: Final = 7
-SIMULATED_SEED: Final = 7
-SIMULATED_LINES: Final = 30_000
 
-_SHARED_FILE: Final = Path("shared", "data", "online-retail", "online_retail.parquet")
 _TIME_FORMATS: Final = (
     "%m/%d/%y %H:%M",
     "%m/%d/%Y %H:%M",
@@ -75,46 +69,6 @@ _HOW_NOT_WHAT: Final = frozenset(
 )
 
 
-class Line(NamedTuple):
-    """One thing put into a basket: when (epoch seconds), which item, how many, at what price."""
-
-    t: float
-    item: str
-    quantity: int
-    price: float
-
-
-class Basket(msgspec.Struct, frozen=True):
-    """One visit that ended in an order. `visitor` is a customer's id; None is a nameless one."""
-
-    id: str
-    visitor: str | None
-    lines: tuple[Line, ...]
-
-    @property
-    def start(self) -> float:
-        """Return the time of the first line, epoch seconds."""
-        return self.lines[0].t
-
-
-class Shop(msgspec.Struct, frozen=True):
-    """A catalogue and the baskets that were filled from it, by the time they began."""
-
-    name: str
-    items: tuple[Item, ...]
-    baskets: tuple[Basket, ...]
-    lines_read: int
-    left_out: dict[str, int]
-    """Lines of the log that are no purchase of a product, by why."""
-    notes: tuple[str, ...] = ()
-    """What a reader must know about how the data came to be."""
-
-    @property
-    def lines_count(self) -> int:
-        """Return how many lines the baskets have together."""
-        return _size(self.baskets)
-
-
 class _Row(NamedTuple):
     """One kept line of the log, as recorded."""
 
@@ -125,28 +79,6 @@ class _Row(NamedTuple):
     t: float
     price: float
     customer: str | None
-
-
-def load(dataset: str, lines_max: int | None = None) -> Shop:
-    """Return the shop of a name in `NAMES` or of a `.parquet` or `.csv` file.
-
-    Args:
-        dataset: `online-retail` (the simulated shop where its file is not here, with a note that
-            says so), `simulated`, or a path.
-        lines_max: Read only so many lines, the earliest; without it, all.
-
-    Raises:
-        ConfigurationError: The dataset is neither a name nor a readable file of the known columns,
-            or `lines_max` is below 1.
-    """
-    if lines_max is not None and lines_max < 1:
-        raise ConfigurationError(f"--lines: at least 1 (found {lines_max})")
-    if dataset == "simulated":
-        return simulate(SIMULATED_SEED, lines_max or SIMULATED_LINES)
-    path = _online_retail_file() if dataset == "online-retail" else Path(dataset)
-    if path is None:
-        return _stand_in(lines_max)
-    return read_log(path, lines_max)
 
 
 def read_log(path: Path, lines_max: int | None = None) -> Shop:
@@ -169,11 +101,11 @@ def read_log(path: Path, lines_max: int | None = None) -> Shop:
             f"{shuffled_count:,} baskets are listed by stock code, not as shopped: they are shuffled"
         )
     return Shop(
-        name="online-retail" if path.name == _SHARED_FILE.name else path.name,
+        name="online-retail" if path.name == FILE.name else path.name,
         items=_catalogue(rows),
         baskets=baskets,
         lines_read=lines_count,
-        left_out=dict(left_out + Counter(repeatedInBasket=len(rows) - _size(baskets))),
+        left_out=dict(left_out + Counter(repeatedInBasket=len(rows) - lines_in(baskets))),
         notes=tuple(notes),
     )
 
@@ -194,111 +126,7 @@ def category_of(description: str) -> str:
     return found[-1].lower()
 
 
-def simulate(seed: int, lines_count: int) -> Shop:
-    """Return a made-up shop of `lines_count` lines (at least 1), in which what goes together wins.
-
-    Each of 240 items has one companion. The next item of a basket is the last one's companion in 55
-    of 100 cases, of the visitor's two favourite kinds in 20, and from the bestsellers' long tail in
-    25. So strategies that see what was bought together must win, and those that do not must lose.
-
-    >>> simulate(7, 1000).lines_count
-    1000
-    """
-    maker = _Simulator(np.random.Generator(np.random.PCG64(seed)))
-    baskets: list[Basket] = []
-    left = lines_count
-    while left > 0:
-        basket = maker.basket(len(baskets), left)
-        baskets.append(basket)
-        left -= len(basket.lines)
-    return Shop(
-        name="simulated",
-        items=maker.items,
-        baskets=_one_at_a_time(baskets),
-        lines_read=lines_count,
-        left_out={},
-        notes=("made up by a seeded generator: nobody bought any of this",),
-    )
-
-
-class _Simulator:
-    """The made-up shop's catalogue, visitors and habits, drawn from one generator."""
-
-    kinds_count = 24
-    items_per_kind = 10
-    visitors_count = 500
-    opened = 1_704_067_200.0  # 2024-01-01.
-    baskets_apart_seconds = 900.0
-
-    def __init__(self, generator: np.random.Generator) -> None:
-        self.generator = generator
-        size = self.kinds_count * self.items_per_kind
-        prices = generator.uniform(1, 40, size).round(2)
-        self.items = tuple(
-            Item(
-                id=f"item-{index:03d}",
-                title=f"Thing {index}",
-                price=float(prices[index]),
-                categories=(f"kind-{index // self.items_per_kind:02d}",),
-            )
-            for index in range(size)
-        )
-        self.companions = generator.permutation(size)
-        popular = 1.0 / (1.0 + generator.permutation(size))
-        self.popular = popular / popular.sum()
-        self.tastes = generator.integers(0, self.kinds_count, (self.visitors_count, 2))
-
-    def basket(self, index: int, lines_max: int) -> Basket:
-        """Return the basket of that index, of 1 to `lines_max` distinct items."""
-        visitor = int(self.generator.integers(self.visitors_count))
-        size = min(lines_max, 3 + int(self.generator.poisson(6)))
-        chosen: list[int] = []
-        while len(chosen) < size:
-            item = self._next(visitor, chosen)
-            if item not in chosen:
-                chosen.append(item)
-        start = self.opened + index * self.baskets_apart_seconds
-        lines = tuple(
-            Line(start + place * LINE_SECONDS, self.items[item].id, 1, self.items[item].price or 0.0)
-            for place, item in enumerate(chosen)
-        )
-        name = None if visitor % 10 == 0 else f"visitor-{visitor:03d}"
-        return Basket(id=f"basket-{index:06d}", visitor=name, lines=lines)
-
-    def _next(self, visitor: int, chosen: list[int]) -> int:
-        habit = self.generator.random()
-        if chosen and habit < 0.55:  # noqa: PLR2004 - the shares are said in `simulate`
-            return int(self.companions[chosen[-1]])
-        if habit < 0.75:  # noqa: PLR2004
-            kind = int(self.tastes[visitor, self.generator.integers(2)])
-            return kind * self.items_per_kind + int(self.generator.integers(self.items_per_kind))
-        return int(self.generator.choice(len(self.items), p=self.popular))
-
-
-def _online_retail_file() -> Path | None:
-    """Return the log beside the checkout or the working directory, if it is there."""
-    beside = (Path.cwd().parent, Path(__file__).resolve().parents[4])
-    return next((folder / _SHARED_FILE for folder in beside if (folder / _SHARED_FILE).is_file()), None)
-
-
-def _size(baskets: Iterable[Basket]) -> int:
-    return sum(len(basket.lines) for basket in baskets)
-
-
-def _stand_in(lines_max: int | None) -> Shop:
-    note = (
-        f"the Online Retail log is not here (../{_SHARED_FILE}): a simulated shop stands in;"
-        f" the log is at {PUBLISHER}: save it as CSV and pass --dataset FILE.csv"
-    )
-    shop = load("simulated", lines_max)
-    return msgspec.structs.replace(shop, notes=(note, *shop.notes))
-
-
 def _read_table(path: Path) -> pa.Table:
-    if path.suffix not in {".parquet", ".csv"}:
-        raise ConfigurationError(
-            f"--dataset {path}: expected one of {', '.join(NAMES)}, or a .parquet or .csv file"
-        )
     try:
         table = pq.read_table(path) if path.suffix == ".parquet" else _read_csv(path)
     except (OSError, pa.ArrowInvalid) as error:
@@ -405,24 +233,9 @@ def _baskets(rows: Iterable[_Row]) -> tuple[tuple[Basket, ...], int]:
             shuffled_count += 1
         customer = next(iter(kept.values())).customer
         baskets.append(Basket(id=invoice, visitor=customer, lines=tuple(lines)))
-    return _one_at_a_time(baskets), shuffled_count
+    return one_at_a_time(baskets), shuffled_count
 
 
 def _is_listed_by_code(lines: Sequence[Line]) -> bool:
     steps = [before.item < after.item for before, after in pairwise(lines)]
     return len(lines) >= LISTED_LINES_MIN and sum(steps) >= LISTED_SHARE_MIN * len(steps)
-
-
-def _one_at_a_time(baskets: Iterable[Basket]) -> tuple[Basket, ...]:
-    """Return the baskets by start, lines a second apart, one at a time for each customer."""
-    free_at: dict[str, float] = {}
-    moved = []
-    for basket in sorted(baskets, key=lambda basket: basket.start):
-        t = free_at.get(basket.visitor or basket.id, 0.0)
-        lines = []
-        for line in basket.lines:
-            t = max(line.t, t + LINE_SECONDS)
-            lines.append(line._replace(t=t))
-        free_at[basket.visitor or basket.id] = t + LINE_SECONDS
-        moved.append(msgspec.structs.replace(basket, lines=tuple(lines)))
-    return tuple(sorted(moved, key=lambda basket: basket.start))

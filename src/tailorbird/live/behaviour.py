@@ -1,0 +1,199 @@
+"""What one event changes in one person's profile: the part of the fold that needs nobody else.
+
+The fold (`process`) and history (`train`) both go through here, so that what is counted behind the door and
+what is counted for a past moment are the same, to the last bit.
+"""
+
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from tailorbird.features.paths import number_of, texts_of
+from tailorbird.features.program import Program
+from tailorbird.features.state import ORDERS, VALUE, grown, observe
+from tailorbird.features.vocabulary import Vocabulary
+from tailorbird.limits import PURCHASES_MAX, TRAIT_ENTRIES_MAX, TRAITS_BYTES_MAX, TRAITS_MAX
+from tailorbird.live.catalogue import Catalogue
+from tailorbird.live.feature_sets import FeatureSets
+from tailorbird.rules.cel import entries_in
+from tailorbird.schema.events import Event
+from tailorbird.schema.profile import Profile
+
+EXPOSURES = ("Decision Viewed", "Experiment Viewed")
+PURCHASE = "Order Completed"
+
+_ITEM_FIELDS = ("product_id", "productId", "item_id", "itemId", "sku", "article_id", "content_id")
+_PRODUCTS_MAX = 50  # Lines of one order that count for items and categories; more is a bulk import.
+_FACETS_MAX = 64  # Values of all facets that one event counts.
+_CODES_MAX = 512  # Counters that one event changes: its own, categories, facets, and those of definitions.
+_CATEGORY_LENGTH_MAX = 200  # As the catalogue's own.
+
+
+class About(NamedTuple):
+    """What an event is about: ids of items, categories, values of facets (`brand:Nike`); each once."""
+
+    items: list[str]
+    categories: list[str]
+    facets: list[str]
+
+
+class Behaviour:
+    """Counts events in profiles, with the vocabulary and the catalogue of one world."""
+
+    def __init__(
+        self, vocabulary: Vocabulary, catalogue: Catalogue, features: FeatureSets, steps_back: int
+    ) -> None:
+        """Make ready; `steps_back` is how many items before an event `observe` gives."""
+        self._vocabulary = vocabulary
+        self._catalogue = catalogue
+        self._features = features
+        # What one event hands to the kernels, made once.
+        self.indices = np.zeros(1 + _PRODUCTS_MAX, np.int32)
+        """Of the items of the event at hand; written by whoever calls `observe`."""
+        self._codes = np.zeros(_CODES_MAX, np.int32)
+        self._amounts = np.zeros(_CODES_MAX)
+        self._before = np.zeros(steps_back, np.int32)
+
+    @property
+    def program(self) -> Program:
+        """Return the features that are counted for."""
+        return self._features.counting
+
+    def about(self, event: Event) -> About:
+        """Return what an event is about."""
+        about = About([], [], [])
+        properties = event.properties
+        if properties:
+            self._read_line(properties, about)
+            products = properties.get("products")
+            if isinstance(products, list):
+                for line in products[:_PRODUCTS_MAX]:
+                    if isinstance(line, dict):
+                        self._read_line(line, about)
+        for name, read in self.program.facet_paths:
+            value = read(event)
+            if value is not None:
+                _add_facets(about.facets, name, value)
+        return about
+
+    def observe(self, profile: Profile, event: Event, name: str, t: float, about: About) -> NDArray[np.int32]:
+        """Count an event of a profile; return the indices of the items before it, newest first.
+
+        `indices` holds those of the event's own items.
+        """
+        is_touched = name not in EXPOSURES
+        codes, amounts, vocabulary = self._codes, self._amounts, self._vocabulary
+        counted = [vocabulary.event(name)]
+        counted += [vocabulary.category(text) for text in about.categories]
+        category = counted[1] if about.categories else -1
+        counted += [vocabulary.facet(text) for text in about.facets]
+        size = len(counted)
+        codes[:size] = counted
+        amounts[:size] = 1.0
+        program = self.program
+        size = program.count(event, name, codes, amounts, size)
+        early = program.early
+        arguments = (
+            t,
+            codes[:size],
+            amounts[:size],
+            early.extra_weight if program.is_declared else 0.0,
+            early.half_life_seconds,
+            category,
+            self.indices[: len(about.items)],
+            is_touched,
+            self._before,
+        )
+        while (steps := observe(profile.state, *arguments)) < 0:
+            profile.state = grown(profile.state)
+        program.keep(profile, event, name, t)
+        if program.priors:
+            program.presume(profile, event, t)
+        if name == PURCHASE:
+            _observe_purchase(profile, event.properties or {}, about.items, t)
+        return self._before[:steps]
+
+    def _read_line(self, line: dict[str, Any], about: About) -> None:
+        """Add what one line of an order, or an event itself, is about."""
+        key = text_in(line, _ITEM_FIELDS)
+        category = line.get("category")
+        item = None
+        if key is not None:
+            if key not in about.items:
+                about.items.append(key)
+            item = self._catalogue.get(key)
+            if item is not None and item.categories:
+                category = item.categories[0]
+        if isinstance(category, str):
+            category = category[:_CATEGORY_LENGTH_MAX]
+            if category and category not in about.categories:
+                about.categories.append(category)
+        for facet in self.program.own_facets:
+            value = line.get(_FACET_FIELDS[facet])
+            if value is None and item is not None:
+                value = list(item.tags) if facet == "tag" else item.attributes.get(_FACET_FIELDS[facet])
+            if value is not None:
+                _add_facets(about.facets, facet, value)
+
+
+_FACET_FIELDS = {"brand": "brand", "tag": "tags", "cluster": "cluster"}
+
+
+def _add_facets(facets: list[str], name: str, value: Any) -> None:  # noqa: ANN401
+    for text in texts_of(value):
+        facet = f"{name}:{text}"
+        if len(facets) < _FACETS_MAX and facet not in facets:
+            facets.append(facet)
+
+
+def _observe_purchase(profile: Profile, properties: dict[str, Any], items: list[str], t: float) -> None:
+    profile.state[ORDERS] += 1.0
+    profile.state[VALUE] += _worth(properties)
+    for item in items:
+        profile.purchases.pop(item, None)
+        profile.purchases[item] = t
+    while len(profile.purchases) > PURCHASES_MAX:
+        del profile.purchases[next(iter(profile.purchases))]
+
+
+def _worth(properties: dict[str, Any]) -> float:
+    """Return what an order was worth: shops send "12.50", too."""
+    for name in ("revenue", "total", "value"):
+        value = properties.get(name)
+        number = None if isinstance(value, bool | list) else number_of(value)
+        if number is not None:
+            return number
+    return 0.0
+
+
+def declare_traits(profile: Profile, declared: dict[str, Any]) -> None:
+    """Set traits up to their limits; a trait set to null goes."""
+    traits = profile.traits
+    before = dict(traits)
+    for name, value in declared.items():
+        if value is None:
+            traits.pop(name, None)
+        elif (name in traits or len(traits) < TRAITS_MAX) and entries_in(value) <= TRAIT_ENTRIES_MAX:
+            traits[name] = value
+    if traits != before and len(msgspec.json.encode(traits)) > TRAITS_BYTES_MAX:
+        profile.traits = before
+
+
+def declared_traits(event: Event) -> dict[str, Any] | None:
+    """Return the traits that an event declares of its person."""
+    if event.type == "identify" and event.traits is not None:
+        return event.traits
+    return event.context.traits if event.context is not None and event.type != "group" else None
+
+
+def text_in(values: dict[str, Any], names: tuple[str, ...]) -> str | None:
+    """Return the first of `names` that holds a text or a whole number."""
+    for name in names:
+        value = values.get(name)
+        if isinstance(value, str) and value:
+            return value[:500]
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+    return None
