@@ -11,7 +11,17 @@ import json
 import subprocess
 import sys
 
-NAMES = ("thompson", "identity", "decide", "collect", "freshness", "rebuild", "memory")
+NAMES = (
+    "thompson",
+    "identity",
+    "features",
+    "segments",
+    "decide",
+    "collect",
+    "freshness",
+    "rebuild",
+    "memory",
+)
 SECONDS_MAX = 900.0
 
 

@@ -88,3 +88,13 @@ REQUESTS_KEPT_MAX: Final = 10_000  # Finished privacy requests that can still be
 SEARCHES_WAITING_MAX: Final = 16  # Exports and dry runs that wait for the one under way. Past it, 429.
 EXPORT_BYTES_MAX: Final = 256 * 1024 * 1024  # One answer, held in memory; the command line has no bound.
 WAIT_SECONDS_MAX: Final = 600.0  # What `?wait=true` waits; then the answer says how far it is.
+
+# --- model segments ---
+CLUSTER_PEOPLE_MIN: Final = 50  # Among fewer, any split is chance, and means would tell of single people.
+CLUSTER_PEOPLE_MAX: Final = 1_000_000  # Scores of all are held: 128 MiB at 32 of them. Past it, fit a sample.
+CLUSTER_VARIABLES_MAX: Final = (
+    4_096  # Their correlations are decomposed: its time grows with the cube, 10 s here.
+)
+CLUSTER_SAMPLE_MAX: Final = 10_000  # Visitors that each number of clusters is tried on, with every bootstrap.
+CLUSTER_DENSITY_SAMPLE_MAX: Final = 6_000  # DBSCAN may hold all pairs: 8 bytes each, 288 MiB.
+CLUSTER_JUDGES_MAX: Final = 4_000  # Visitors in a silhouette, by pairs: its standard error is below 0.01.
