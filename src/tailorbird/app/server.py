@@ -61,6 +61,7 @@ def options_of(config: Config, keys: Keys) -> Options:
         gpc_opts_out=config.global_privacy_control == "opt-out",
         cache_bytes=int(max((config.memory_mib - _BASE_MIB) * _CACHE_SHARE, _CACHE_MIB_MIN)) * 1024 * 1024,
         checkpoint_seconds=config.checkpoint_seconds,
+        warehouse=config.warehouse,
     )
 
 
