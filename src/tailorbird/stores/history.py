@@ -19,8 +19,10 @@ rows holds at a time, joins are on half-open intervals of validity, which every 
 join some lack. Times are float64 epoch seconds, UTC.
 """
 
+import itertools
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -32,7 +34,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tailorbird.errors import Fault, InvalidInputError, StorageError
-from tailorbird.stores.parquet import SCHEMAS, ParquetWarehouse
+from tailorbird.stores.parquet import SCHEMAS, File, ParquetWarehouse
 from tailorbird.stores.warehouse import TABLES
 
 LABELS: Final = pa.schema([("label_id", pa.int64()), ("profile", pa.string()), ("t", pa.float64())])
@@ -43,6 +45,7 @@ NAMED_LABELS: Final = pa.schema([("label_id", pa.int64()), ("identifier", pa.str
 
 _LABEL_RANK: Final = 9
 _BATCH_ROWS: Final = 8_192
+SLICE_ROWS: Final = 131_072  # Sorted at once: some 100 MiB of usual events.
 _INFINITE: Final = float("inf")
 
 
@@ -64,10 +67,13 @@ class History:
             CorruptLogError: The warehouse is damaged.
         """
         warehouse = ParquetWarehouse(folder)
-        self._labels_count = 0
+        self._cuts = _cuts(warehouse.files)
+        self._numbers = itertools.count()
         self._spill = tempfile.TemporaryDirectory(prefix="tailorbird-history-")
         self.connection = ibis.duckdb.connect(
-            memory_limit=f"{memory_mib}MiB", temp_directory=self._spill.name
+            memory_limit=f"{memory_mib}MiB",
+            temp_directory=self._spill.name,
+            preserve_insertion_order=False,
         )
         self.offset = warehouse.offset
         """The log offset up to which the tables are written."""
@@ -91,11 +97,21 @@ class History:
     def rows_as_of(self, labels: pa.Table) -> Iterator[pa.RecordBatch]:
         """Yield the rows of `rows_as_of` for labels of the schema `LABELS`, in bounded memory.
 
+        A slice of the past after the other, so that memory and the time to the first row do not grow with
+        history: it is what is sorted at once.
+
         Raises:
             InvalidInputError: A label lacks a value, or its time is no number.
             StorageError: A file is gone: the server merged or erased it meanwhile; open history again.
         """
-        return self.stream(rows_as_of(self.tables, self._labels(labels, LABELS)))
+        merges = self.tables["merges"]
+        with (
+            self._labels(labels, LABELS) as asked,
+            self._kept(_placed(merges, asked)) as placed,
+            self._kept(_with_parts(merges, _needed(placed))) as wanted,
+        ):
+            for since, before in itertools.pairwise(self._cuts):
+                yield from self.stream(_rows(self.tables, placed, wanted, (since, before)))
 
     def profiles_named(self, labels: pa.Table) -> pa.Table:
         """Return labels of the schema `LABELS` for those of `NAMED_LABELS`: see `profiles_named`.
@@ -104,8 +120,9 @@ class History:
             InvalidInputError: As `rows_as_of`.
             StorageError: As `rows_as_of`.
         """
-        found = profiles_named(self.tables, self._labels(labels, NAMED_LABELS))
-        return pa.Table.from_batches(self.stream(found.order_by("label_id")), LABELS)
+        with self._labels(labels, NAMED_LABELS) as asked:
+            found = profiles_named(self.tables, asked).order_by("label_id")
+            return pa.Table.from_batches(self.stream(found), LABELS)
 
     def stream(self, expression: ir.Table) -> Iterator[pa.RecordBatch]:
         """Yield the rows of an expression over the tables.
@@ -120,6 +137,30 @@ class History:
         except duckdb.IOException as error:
             raise StorageError(f"history cannot be read, open it again: {error}") from error
 
+    @contextmanager
+    def _kept(self, expression: ir.Table) -> Iterator[ir.Table]:
+        """Hold what an expression gives now as a table."""
+        name = f"kept_{next(self._numbers)}"
+        self.connection.con.execute(f"create temp table {name} as {self.connection.compile(expression)}")
+        try:
+            yield self.connection.table(name)
+        finally:
+            self.connection.con.execute(f"drop table {name}")
+
+    @contextmanager
+    def _labels(self, labels: pa.Table, schema: pa.Schema) -> Iterator[ir.Table]:
+        """Hold labels as a table.
+
+        Raises:
+            InvalidInputError: One lacks a value, or its time is no number.
+        """
+        name = f"labels_{next(self._numbers)}"
+        self.connection.con.register(name, _checked(labels, schema))
+        try:
+            yield self.connection.table(name)
+        finally:
+            self.connection.con.unregister(name)
+
     def _open(self, table: str, paths: list[Path]) -> ir.Table:
         if paths:
             return self.connection.read_parquet(
@@ -127,13 +168,6 @@ class History:
             )
         schema = SCHEMAS[table].append(pa.field("day", pa.date32()))
         return self.connection.create_table(table, schema=ibis.Schema.from_pyarrow(schema), temp=True)
-
-    def _labels(self, labels: pa.Table, schema: pa.Schema) -> ir.Table:
-        checked = _checked(labels, schema)
-        self._labels_count += 1
-        name = f"labels_{self._labels_count}"
-        self.connection.con.register(name, checked)
-        return self.connection.table(name)
 
 
 def rows_as_of(tables: Mapping[str, ir.Table], labels: ir.Table) -> ir.Table:
@@ -163,24 +197,8 @@ def rows_as_of(tables: Mapping[str, ir.Table], labels: ir.Table) -> ir.Table:
         labels, up to that time. Declarations are all of the catalogue and placements up to the last label.
     """
     placed = _placed(tables["merges"], labels)
-    needed = placed.group_by("profile").agg(until=placed.t.max())
-    wanted = _with_parts(tables["merges"], needed)
-    last = needed.agg(last=needed.until.max())
-    declarations = tables["declarations"].cross_join(last)
-    merges = tables["merges"].filter(tables["merges"].is_direct)
-    parts = [
-        _shaped(declarations.filter(declarations.known_at <= declarations.last), "declaration", 0),
-        _shaped(_of(merges.rename(profile="older", detail="newer"), wanted), "merge", 2),
-        _shaped(_of(tables["consents"], wanted), "consent", 3),
-        _shaped(_of(tables["events"].rename(detail="message_id"), wanted), "event", 3),
-        _shaped(_of(tables["decisions"].rename(detail="decision_id"), wanted), "decision", 3),
-        _shaped(_of(tables["exposures"].rename(detail="decision_id"), wanted), "exposure", 4),
-        _shaped(_of(tables["outcomes"].rename(detail="decision_id"), wanted), "outcome", 5),
-        _shaped(placed.mutate(known_at=placed.t), "label", _LABEL_RANK),
-    ]
-    rows = ibis.union(parts[0], *parts[1:], distinct=False)
-    is_label = rows.rank == _LABEL_RANK
-    return rows.order_by(["known_at", is_label, "offset", "rank", "label_id"]).drop("rank")
+    wanted = _with_parts(tables["merges"], _needed(placed))
+    return _rows(tables, placed, wanted, (-_INFINITE, _INFINITE))
 
 
 def profiles_named(tables: Mapping[str, ir.Table], labels: ir.Table) -> ir.Table:
@@ -194,6 +212,44 @@ def profiles_named(tables: Mapping[str, ir.Table], labels: ir.Table) -> ir.Table
         links,
         [labels.identifier == links.identifier, links.known_at <= labels.t, labels.t < links.ends_at],
     ).select("label_id", "profile", t=labels.t)
+
+
+def _rows(
+    tables: Mapping[str, ir.Table], placed: ir.Table, wanted: ir.Table, known: tuple[float, float]
+) -> ir.Table:
+    """Return the stream of `rows_as_of` as far as it was known in the half-open interval `known`."""
+    since, before = known
+    tables = {
+        name: table.filter((table.known_at >= since) & (table.known_at < before))
+        for name, table in tables.items()
+    }
+    declarations = tables["declarations"].cross_join(placed.agg(last=placed.t.max()))
+    merges = tables["merges"].filter(tables["merges"].is_direct)
+    labels = placed.filter((placed.t >= since) & (placed.t < before))
+    parts = [
+        _shaped(declarations.filter(declarations.known_at <= declarations.last), "declaration", 0),
+        _shaped(_of(merges.rename(profile="older", detail="newer"), wanted), "merge", 2),
+        _shaped(_of(tables["consents"], wanted), "consent", 3),
+        _shaped(_of(tables["events"].rename(detail="message_id"), wanted), "event", 3),
+        _shaped(_of(tables["decisions"].rename(detail="decision_id"), wanted), "decision", 3),
+        _shaped(_of(tables["exposures"].rename(detail="decision_id"), wanted), "exposure", 4),
+        _shaped(_of(tables["outcomes"].rename(detail="decision_id"), wanted), "outcome", 5),
+        _shaped(labels.mutate(known_at=labels.t), "label", _LABEL_RANK),
+    ]
+    rows = ibis.union(parts[0], *parts[1:], distinct=False)
+    is_label = rows.rank == _LABEL_RANK
+    return rows.order_by(["known_at", is_label, "offset", "rank", "label_id"]).drop("rank")
+
+
+def _cuts(files: Sequence[File]) -> list[float]:
+    """Return at which times the past is cut so that each slice holds some `SLICE_ROWS` rows."""
+    cuts, rows = [-_INFINITE], 0
+    for file in sorted(files, key=lambda file: file.known_at):
+        if rows >= SLICE_ROWS and file.known_at > cuts[-1]:
+            cuts.append(file.known_at)
+            rows = 0
+        rows += file.rows
+    return [*cuts, _INFINITE]
 
 
 _COLUMNS: Final[dict[str, str]] = {
@@ -236,6 +292,11 @@ def _with_ends(rows: ir.Table, key: str) -> ir.Table:
 
 
 _NAMES_OF: Final = {"newer": ("older",), "identifier": ("profile",)}
+
+
+def _needed(placed: ir.Table) -> ir.Table:
+    """Return (profile, until): until when each labelled person is needed."""
+    return placed.group_by("profile").agg(until=placed.t.max())
 
 
 def _with_parts(merges: ir.Table, needed: ir.Table) -> ir.Table:

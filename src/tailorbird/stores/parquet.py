@@ -48,12 +48,13 @@ _MERGED_BYTES: Final = 16 * 1024 * 1024  # Decoded at a time while files are mer
 
 
 class File(msgspec.Struct, frozen=True):
-    """A file of the warehouse: its rows are of records from `first` to `last`."""
+    """A file of the warehouse: its rows are of records from `first`, known at `known_at`, to `last`."""
 
     table: str
     day: str
     first: int
     last: int
+    known_at: float
     rows: int
     bytes: int
 
@@ -154,10 +155,14 @@ class ParquetWarehouse:
             table: _size([file for file in self._manifest.files if file.table == table]) for table in TABLES
         }
 
+    @property
+    def files(self) -> list[File]:
+        """Return every file that counts, in the order of what they hold."""
+        return sorted(self._manifest.files, key=lambda file: file.first)
+
     def paths(self, table: str) -> list[Path]:
         """Return the files of a table, in the order of the log."""
-        files = [file for file in self._manifest.files if file.table == table]
-        return [self.folder / file.path for file in sorted(files, key=lambda file: file.first)]
+        return [self.folder / file.path for file in self.files if file.table == table]
 
     def clean(self) -> None:
         """Delete what a crash left that the manifest does not name; only where nobody writes.
@@ -176,9 +181,9 @@ class ParquetWarehouse:
     # --- files --------------------------------------------------------------------------------------
 
     def _write_file(self, table: str, day: str, rows: Sequence[Row]) -> File:
-        first, last = rows[0].offset, rows[-1].offset
-        found = arrow_table(table, rows)
-        return self._put(File(table, day, first, last, len(rows), 0), [found])
+        first, last = rows[0], rows[-1]
+        file = File(table, day, first.offset, last.offset, first.known_at, len(rows), 0)
+        return self._put(file, [arrow_table(table, rows)])
 
     def _put(self, file: File, parts: Iterable[pa.Table]) -> File:
         """Write a file whole, and return it with its size."""
@@ -213,7 +218,7 @@ class ParquetWarehouse:
     def _merge(self, small: Sequence[File]) -> File:
         first, last = small[0], small[-1]
         rows = sum(file.rows for file in small)
-        merged = File(first.table, first.day, first.first, last.last, rows, 0)
+        merged = msgspec.structs.replace(first, last=last.last, rows=rows)
         return self._put(merged, _grouped(self.folder / file.path for file in small))
 
     def _save(self, manifest: Manifest) -> None:
@@ -326,12 +331,10 @@ def _table(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     """Return values as Arrow.
 
-    From buffers and builders: `pa.array` imports pandas, which takes 45 MiB of the server's memory.
+    From buffers: `pa.array` imports pandas, which takes 45 MiB of the server's memory.
     """
     if pa.types.is_string(kind):
-        builder = pa.lib.StringBuilder()
-        builder.append_values(values)
-        return builder.finish()
+        return _texts(values)
     if pa.types.is_list(kind):
         ends = _array([0, *itertools.accumulate(map(len, values))], pa.int32())
         flat = [value for inner in values for value in inner]
@@ -345,6 +348,23 @@ def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         else np.asarray(values, kind.to_pandas_dtype())
     )
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(numbers)])
+
+
+def _texts(values: Sequence[str | bytes | None]) -> pa.Array:
+    """Return texts as Arrow: all are str, or all are UTF-8, but for those that are None."""
+    has_gaps = None in values
+    whole: Sequence[Any] = [value or "" for value in values] if has_gaps else values
+    if whole and isinstance(whole[0], bytes):
+        joined = b"".join(whole)
+    else:
+        joined = "".join(whole).encode()
+        if len(joined) != sum(map(len, whole)):
+            whole = [value.encode() for value in whole]
+    ends = np.zeros(len(values) + 1, np.int32)
+    np.cumsum(np.fromiter(map(len, whole), np.int32, len(values)), out=ends[1:])
+    known = np.packbits([value is not None for value in values], bitorder="little") if has_gaps else None
+    validity = None if known is None else pa.py_buffer(known)
+    return pa.StringArray.from_buffers(len(values), pa.py_buffer(ends), pa.py_buffer(joined), validity)
 
 
 def _fresh(rows: Iterable[Row], offset: int) -> Iterator[Row]:
