@@ -117,7 +117,7 @@ class ParquetWarehouse:
             manifest = Manifest(FORMAT, stop, newest, tuple(files))
             self._save(manifest)
             self._manifest = manifest
-            for file in set(before.files).difference(files):
+            for file in {*before.files, *added}.difference(files):
                 (self.folder / file.path).unlink(missing_ok=True)
         except (OSError, pa.ArrowException) as error:
             raise StorageError(f"warehouse {self.folder}: cannot be written: {error}") from error
@@ -388,11 +388,16 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
             yield batch
 
 
+def _whole(path: Path) -> pa.Table:
+    with _parquet(path, lambda: pq.ParquetFile(path)) as file:
+        return _parquet(path, file.read)
+
+
 def _grouped(paths: Iterable[Path]) -> Iterator[pa.Table]:
     """Yield what files hold, in parts of some `_MERGED_BYTES` and `ROWS_SMALL_MAX` rows."""
     waiting: list[pa.Table] = []
     for path in paths:
-        waiting.append(_parquet(path, pq.ParquetFile(path).read))
+        waiting.append(_whole(path))
         if sum(part.nbytes for part in waiting) >= _MERGED_BYTES or sum(map(len, waiting)) >= ROWS_SMALL_MAX:
             yield pa.concat_tables(waiting)
             waiting = []
