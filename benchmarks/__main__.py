@@ -21,6 +21,7 @@ NAMES = (
     "freshness",
     "rebuild",
     "memory",
+    "history",
 )
 SECONDS_MAX = 900.0
 

@@ -67,6 +67,12 @@ DIRTY_MAX: Final = 200_000  # Changed entries not yet committed, some 500 MiB; p
 REBUILD_DIRTY_MAX: Final = 60_000  # Changed entries between two commits of a rebuild: bounds its memory.
 REJECTS_BYTES_MAX: Final = 1024 * 1024 * 1024  # Refused events kept; past it they are only counted.
 
+# --- the warehouse ---
+HISTORY_BYTES: Final = 8 * 1024 * 1024  # Rows in memory that are written without waiting for a checkpoint.
+HISTORY_BYTES_MAX: Final = 64 * 1024 * 1024  # Rows that wait for the disk; past it, 429.
+FILES_SMALL_MAX: Final = 16  # Of a table and day before they are merged: four minutes of checkpoints.
+ROWS_SMALL_MAX: Final = 32_768  # A file with fewer is small; scans are as fast over larger ones.
+
 # --- decide ---
 DEADLINE_MS_DEFAULT: Final = 50.0
 DEADLINE_MS_MAX: Final = 5_000.0

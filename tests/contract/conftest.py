@@ -2,7 +2,8 @@
 
 import pytest
 
-from tailorbird.stores.memory import MemoryLog, MemoryState
+from tailorbird.stores.memory import MemoryLog, MemoryState, MemoryWarehouse
+from tailorbird.stores.parquet import ParquetWarehouse
 from tailorbird.stores.segments import SegmentLog
 from tailorbird.stores.sqlite import SqliteState
 
@@ -23,3 +24,16 @@ def state(request, tmp_path):
     opened = MemoryState(TABLES) if request.param == "memory" else SqliteState(tmp_path / "state.db", TABLES)
     yield opened
     opened.close()
+
+
+@pytest.fixture(params=["memory", "disk"])
+def reopened(request, tmp_path):
+    """A function that opens the same warehouse again, as a restart does; memory has only the one."""
+    kept = MemoryWarehouse()
+    return lambda: kept if request.param == "memory" else ParquetWarehouse(tmp_path / "warehouse")
+
+
+@pytest.fixture
+def warehouse(reopened):
+    """An empty warehouse."""
+    return reopened()

@@ -1,6 +1,7 @@
 """Laws of erasure: what is left is the fold of everybody else's records, and nobody else notices."""
 
 import asyncio
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.people import described
 
+from tailorbird.app.keeper import Keeper
 from tailorbird.clock import ManualClock
 from tailorbird.decide.visitor import Request, Visitor
 from tailorbird.live import seen
@@ -32,7 +34,8 @@ from tailorbird.schema.records import (
     encode,
 )
 from tailorbird.stats.moments import add_unit
-from tailorbird.stores.memory import MemoryLog, MemoryState
+from tailorbird.stores.memory import MemoryLog, MemoryState, MemoryWarehouse
+from tailorbird.stores.warehouse import TABLES as HISTORY
 
 SECRET = bytes(range(32))
 BEGIN = 1_700_000_000.0
@@ -68,6 +71,10 @@ class House:
         self.fold.apply_record(offset, record)
         return offset
 
+    async def count_history(self, profiles: Collection[str], offsets: Collection[int]) -> int:
+        self.keeper.write_all(self.log.end)
+        return self.keeper.count(profiles, offsets)
+
     async def durable(self) -> None:
         """Memory is as durable as it gets."""
 
@@ -79,7 +86,8 @@ class House:
 
     def _begin(self) -> None:
         self.world = World(MemoryState(TABLES), holdout_share=0.3)
-        self.fold = Fold(self.world, SECRET, self.log)
+        self.keeper = Keeper(MemoryWarehouse())
+        self.fold = Fold(self.world, SECRET, self.log, self.keeper.observer)
 
     def erase(self, *names: str) -> dict[str, Any]:
         async def keep(_progress: Progress) -> None:
@@ -125,7 +133,7 @@ class House:
         self.decided.append(decision_id(SECRET, self.write(decision)))
 
     def digest(self) -> str:
-        """Return the hash of all that the world knows, but for who is suppressed."""
+        """Return all that the world and history know, but for who is suppressed."""
         self.world.checkpoint()
         store = self.world.store
         changes = [
@@ -134,7 +142,12 @@ class House:
             if table != "suppressed"
             for key, value in store.scan(table)
         ]
-        return repr(changes)
+        return repr((changes, self.history()))
+
+    def history(self) -> list[Any]:
+        """Return every row of history."""
+        self.keeper.write_all(self.log.end)
+        return [row for table in HISTORY for row in self.keeper.warehouse.read(table)]
 
     def bytes_kept(self) -> bytes:
         """Return every byte that is kept anywhere."""
@@ -147,6 +160,9 @@ class House:
             for key, value in self.world.store.scan(table)
             for part in (key.encode(), value)
         ]
+        parts += [msgspec.json.encode(row) for row in self.history()]
+        # Bytes are written as base64.
+        parts += [row.payload for row in self.history() if hasattr(row, "payload")]
         return b"\n".join(parts)
 
 

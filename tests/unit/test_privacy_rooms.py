@@ -38,6 +38,9 @@ class House:
     async def durable(self) -> None:
         """Nothing waits."""
 
+    async def count_history(self, _profiles: Any, _offsets: Any) -> int:
+        return 0
+
     async def refold(self) -> None:
         """Nothing changes."""
 

@@ -9,6 +9,7 @@ import msgspec
 
 from tailorbird.app.config import Config, load_config, load_keys
 from tailorbird.app.engine import Engine, catch_up, current_state
+from tailorbird.app.keeper import Keeper
 from tailorbird.app.operators import readout_query
 from tailorbird.app.server import (
     checked_features,
@@ -81,7 +82,8 @@ def run_rebuild(options: argparse.Namespace) -> int:
     config = _config(options)
     keys, _ = load_keys(_existing(config))
     clock = SystemClock()
-    engine_options = options_of(config, keys)
+    # What is only compared is left as it is, the warehouse too.
+    engine_options = msgspec.structs.replace(options_of(config, keys), warehouse=False)
     engine = Engine(Path(config.data), engine_options, clock)
     try:
         kept = engine.world.store
@@ -91,7 +93,7 @@ def run_rebuild(options: argparse.Namespace) -> int:
         with tempfile.TemporaryDirectory(dir=config.data, prefix="rebuild-") as folder:
             world = engine.new_world(SqliteState(Path(folder) / "state.db", TABLES))
             fold = Fold(world, engine_options.secret, engine.log)
-            folded = catch_up(fold, engine.log, kept.offset)
+            folded = catch_up(fold, engine.log, Keeper(None), kept.offset)
             seconds = clock.elapsed() - started
             is_same = world.store.digest() == kept.digest()
             world.store.close()

@@ -33,6 +33,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     global_privacy_control: Literal["opt-out", "store"] = "opt-out"
     """What `Sec-GPC: 1` does: opt the visitor out of personalization, or only be stored."""
     checkpoint_seconds: Annotated[float, Meta(gt=0.0, le=3600.0)] = CHECKPOINT_SECONDS
+    warehouse: bool = True
+    """Keep history by person in Parquet files, for training and for questions about the past."""
     analytics_js: str = ""
     """Folder with the browser client to serve: `dist/umd` of the npm package @segment/analytics-next."""
     features: FeatureConfig | None = None

@@ -17,13 +17,14 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from tailorbird.app.keeper import Keeper, open_keeper
 from tailorbird.clock import Clock
 from tailorbird.collect.collector import Accepted, Reject
 from tailorbird.decide.decider import Answers, Decider, Journal, Settings
@@ -52,6 +53,7 @@ from tailorbird.schema.feature import FeatureConfig, FeaturesPut
 from tailorbird.schema.profile import identifier_of
 from tailorbird.schema.records import KINDS, LinkRevoked, LogRecord, decode, encode
 from tailorbird.stores.log import Log
+from tailorbird.stores.parquet import discard
 from tailorbird.stores.segments import SegmentLog
 from tailorbird.stores.sqlite import SqliteState
 
@@ -75,6 +77,7 @@ class Options(msgspec.Struct, frozen=True):
     seed: int | None = None
     reads_every_vector: bool = False
     sample_share: float = 0.01
+    warehouse: bool = True
 
 
 class Engine:
@@ -98,7 +101,7 @@ class Engine:
         """From when the latest event was received to when every feature knew of it."""
         self.failure: str | None = None
         """Why nothing can be written any more; None while all is well."""
-        self._state_files = _StateFiles(folder / "state")
+        self._state_files = _state_files(folder)
         self._worker = ThreadPoolExecutor(1, "checkpoint", initializer=_give_way)
         self._is_checkpointing = False
         self._rejected_bytes = 0
@@ -115,7 +118,8 @@ class Engine:
         # Changed entries cannot be dropped before a commit: as many as a third of the cache would hold.
         self._dirty_soft_max = min(DIRTY_MAX // 4, options.cache_bytes // 3 // _ENTRY_BYTES)
         self.world = self._open_world()
-        self.fold = Fold(self.world, options.secret, self.log)
+        self.keeper = self._open_keeper(self.world)
+        self.fold = self._new_fold(self.world, self.keeper)
         self.decider.use(self.world)
 
     # --- starting and stopping ----------------------------------------------------------------------
@@ -124,10 +128,14 @@ class Engine:
         """Fold what the log holds beyond the state; return how many records.
 
         Where that fails, the state is at fault or the fold is; the log is folded again from its start,
-        which mends the first and shows the second.
+        which mends the first and shows the second. It is folded again, too, for a warehouse that lacks
+        what was folded before.
         """
+        if self.keeper.is_behind(self.world.store.offset):
+            logger.warning("the warehouse lacks what was folded before: the log is folded again for it")
+            return self._fold_afresh()
         try:
-            count = catch_up(self.fold, self.log)
+            count = catch_up(self.fold, self.log, self.keeper)
         except StorageError:
             raise
         except Exception:
@@ -138,16 +146,23 @@ class Engine:
             if not self.world.revocations.is_stale:
                 return count  # Features that are not folded yet are missing; `refold_forever` sees to them.
             logger.warning("a link was revoked, and the state not folded again since: it is now")
+        return self._fold_afresh()
+
+    def _fold_afresh(self) -> int:
         self.world.store.close()
         self.world = self.new_world(SqliteState(self._state_files.next(), TABLES))
-        self.fold = Fold(self.world, self.options.secret, self.log)
+        self.keeper = self._open_keeper(self.world)
+        self.fold = self._new_fold(self.world, self.keeper)
         self.decider.use(self.world)
-        return catch_up(self.fold, self.log)
+        count = catch_up(self.fold, self.log, self.keeper)
+        self._state_files.keep_only_newest()
+        return count
 
     def close(self) -> None:
         """Write everything down and let go of the files."""
         self._worker.shutdown(wait=True)
         if self.failure is None:
+            self.keeper.write_all(self.world.offset)
             self.world.checkpoint()
         self.world.store.close()
         self.log.close()
@@ -164,6 +179,15 @@ class Engine:
         """Return a world over `state`, with this installation's settings."""
         options = self.options
         return World(state, options.cache_bytes, options.holdout_share, gpc_opts_out=options.gpc_opts_out)
+
+    def _open_keeper(self, world: World) -> Keeper:
+        """Return the keeper of the history of the newest state, which is `world`'s."""
+        if not self.options.warehouse:
+            return Keeper(None)
+        return open_keeper(self._state_files.current_warehouse(), world.store.offset, self.log.end)
+
+    def _new_fold(self, world: World, keeper: Keeper) -> Fold:
+        return Fold(world, self.options.secret, self.log, keeper.observer)
 
     def _open_world(self) -> World:
         try:
@@ -373,7 +397,7 @@ class Engine:
         self._writes += 1
         # Once full, each write looks again: whoever was told to wait must find room as soon as there is.
         if self._is_full or self._writes % _WRITES_BETWEEN_CHECKS == 0:
-            self._is_full = self.world.is_full or self.world.dirty_count > DIRTY_MAX
+            self._is_full = self.world.is_full or self.world.dirty_count > DIRTY_MAX or self.keeper.is_full
         if self._is_full:
             raise OverloadedError("too many changes wait for the disk")
 
@@ -383,10 +407,14 @@ class Engine:
         """Commit the world every few seconds, and sooner when many entries have changed."""
         while True:
             waited = 0.0
-            while waited < self.options.checkpoint_seconds and self.world.dirty_count < self._dirty_soft_max:
-                await asyncio.sleep(0.1)
-                waited += 0.1
             try:
+                while (
+                    waited < self.options.checkpoint_seconds and self.world.dirty_count < self._dirty_soft_max
+                ):
+                    await asyncio.sleep(0.1)
+                    waited += 0.1
+                    if self.keeper.is_due and self.failure is None:
+                        await self._keep_history()
                 await self.checkpoint()
             except StorageError as error:
                 logger.error("a checkpoint failed and is tried again: %s", error)  # noqa: TRY400
@@ -399,11 +427,30 @@ class Engine:
             return
         self._is_checkpointing = True
         try:
-            await self._commit(world, pause_seconds=_SLICE_PAUSE_SECONDS)
+            await self._commit(world, self.keeper, _SLICE_PAUSE_SECONDS)
         finally:
             self._is_checkpointing = False
 
-    async def _commit(self, world: World, pause_seconds: float = 0.0) -> None:
+    async def _keep_history(self) -> None:
+        """Write the rows of what was folded so far to the warehouse, which may be ahead of the state."""
+        keeper, stop = self.keeper, self.world.offset
+        keeper.hand_over(stop)
+        await self.durable()
+        await asyncio.get_running_loop().run_in_executor(self._worker, keeper.write_until, stop)
+
+    async def count_history(self, profiles: Collection[str], offsets: Collection[int]) -> int:
+        """Return how many rows of history there are of people (profile ids) or records (offsets).
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        await self._keep_history()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._worker, self.keeper.count, profiles, offsets)
+
+    async def _commit(self, world: World, keeper: Keeper, pause_seconds: float = 0.0) -> None:
+        stop = world.offset
+        keeper.hand_over(stop)
         world.checkpoint_begin()
         try:
             while world.checkpoint_step():
@@ -411,6 +458,7 @@ class Engine:
             # The state must never be ahead of what the log would still hold after a power cut.
             await self.durable()
             loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._worker, keeper.write_until, stop)
             await loop.run_in_executor(self._worker, world.checkpoint_commit)
         except BaseException:
             # Also when the server is told to end meanwhile: the last checkpoint writes it all.
@@ -430,24 +478,26 @@ class Engine:
             await asyncio.sleep(0.01)
         self._is_checkpointing = True
         try:
-            old = self.world
+            old, old_keeper = self.world, self.keeper
             world = self.new_world(SqliteState(self._state_files.next(), TABLES))
+            keeper = self._open_keeper(world)
             self._settle()
             foreknow(world, self.log)
-            fold = Fold(world, self.options.secret, self.log)
+            fold = self._new_fold(world, keeper)
             # Folding goes on where the last pass ended until it has caught up with the traffic; the last
             # stretch has no await in it, so nothing can be written between it and the switch.
             while True:
                 self._settle()
                 if world.offset >= self.log.end:
                     break
-                await self._refold_pass(fold)
+                await self._refold_pass(fold, keeper)
             old_fold = self.fold
-            self.world, self.fold = world, fold
+            self.world, self.fold, self.keeper = world, fold, keeper
             self.decider.use(world)
             old_fold.let_go()
+            old_keeper.close()
             old.store.close()
-            await self._commit(world)
+            await self._commit(world, keeper)
             self._state_files.keep_only_newest()
             # What an interrupted rebuild left is a state of before, too.
             for leftover in self.folder.glob("rebuild-*"):
@@ -496,7 +546,7 @@ class Engine:
                 logger.error("folding again failed and is tried again: %s", error)  # noqa: TRY400
                 await asyncio.sleep(1.0)
 
-    async def _refold_pass(self, fold: Fold) -> None:
+    async def _refold_pass(self, fold: Fold, keeper: Keeper) -> None:
         end = self.log.end
         elapsed = self.clock.elapsed
         turn_ends = elapsed() + _REFOLD_SECONDS
@@ -505,8 +555,8 @@ class Engine:
             if elapsed() > turn_ends:
                 await asyncio.sleep(0)
                 turn_ends = elapsed() + _REFOLD_SECONDS
-            if count % _REFOLD_RECORDS == 0 and fold.world.dirty_count > _REFOLD_DIRTY_MAX:
-                await self._commit(fold.world)
+            if count % _REFOLD_RECORDS == 0 and (fold.world.dirty_count > _REFOLD_DIRTY_MAX or keeper.is_due):
+                await self._commit(fold.world, keeper)
                 turn_ends = elapsed() + _REFOLD_SECONDS
         fold.world.offset = max(fold.world.offset, end)
 
@@ -520,7 +570,7 @@ _REFOLD_RECORDS = 64  # Folded between two looks at how much waits for a commit.
 _REFOLD_DIRTY_MAX = 5_000  # Committed at once: listing 50,000 changes held the event loop for 90 ms.
 
 
-def catch_up(fold: Fold, log: Log, stop: int | None = None) -> int:
+def catch_up(fold: Fold, log: Log, keeper: Keeper, stop: int | None = None) -> int:
     """Fold the log from the world's offset to `stop` (its end); return how many records."""
     world = fold.world
     end = log.end if stop is None else stop
@@ -532,12 +582,14 @@ def catch_up(fold: Fold, log: Log, stop: int | None = None) -> int:
     try:
         for count, record in enumerate(log.read(world.offset, end), 1):
             fold.apply(record)
-            if count % _CATCH_UP_SLICE == 0 and world.dirty_count > REBUILD_DIRTY_MAX:
+            if count % _CATCH_UP_SLICE == 0 and (world.dirty_count > REBUILD_DIRTY_MAX or keeper.is_due):
+                keeper.write_all(world.offset)
                 world.checkpoint()
     finally:
         gc.enable()
     world.offset = max(world.offset, end)
     if count:
+        keeper.write_all(world.offset)
         world.checkpoint()
     return count
 
@@ -554,16 +606,28 @@ def _give_way() -> None:
 
 def current_state(folder: Path) -> Path | None:
     """Return the newest state file of a data folder, None where there is none."""
-    files = _StateFiles(folder / "state")
-    path = files.current()
+    path = _state_files(folder).current()
     return path if path.is_file() else None
 
 
-class _StateFiles:
-    """The state's files, numbered: a fold from scratch makes the next one and drops the others."""
+def current_warehouse(folder: Path) -> Path:
+    """Return the folder of the newest state's warehouse in a data folder; it may not be there."""
+    return _state_files(folder).current_warehouse()
 
-    def __init__(self, folder: Path) -> None:
+
+def _state_files(folder: Path) -> "_StateFiles":
+    return _StateFiles(folder / "state", folder / "warehouse")
+
+
+class _StateFiles:
+    """The state's files, numbered: a fold from scratch makes the next one and drops the others.
+
+    To each belongs the warehouse of the same fold, a folder with the same name.
+    """
+
+    def __init__(self, folder: Path, warehouses: Path) -> None:
         self._folder = folder
+        self._warehouses = warehouses
         folder.mkdir(parents=True, exist_ok=True)
 
     def current(self) -> Path:
@@ -576,12 +640,20 @@ class _StateFiles:
         numbers = self._numbers()
         return self._path(numbers[-1] + 1 if numbers else 1)
 
+    def current_warehouse(self) -> Path:
+        """Return the folder of the warehouse that belongs to the newest state."""
+        return self._warehouses / self.current().stem
+
     def keep_only_newest(self) -> None:
-        """Delete every state file but the newest, with its journals."""
-        newest = self.current().name
+        """Delete every state file but the newest, with its journals, and every other warehouse."""
+        newest = self.current()
         for file in self._folder.iterdir():
-            if not file.name.startswith(newest):
+            if not file.name.startswith(newest.name):
                 file.unlink()
+        if self._warehouses.is_dir():
+            for folder in self._warehouses.iterdir():
+                if folder.name != newest.stem:
+                    discard(folder)
 
     def _numbers(self) -> list[int]:
         return sorted(int(file.stem.removeprefix("state-")) for file in self._folder.glob("state-*.db"))

@@ -35,7 +35,7 @@ from tailorbird.schema.records import PlacementPut
 
 logger = logging.getLogger("tailorbird")
 
-_BASE_MIB = 200  # The process before any profile: interpreter, NumPy, Numba, the filters of message ids.
+_BASE_MIB = 240  # The process before any profile: interpreter, NumPy, Numba, Arrow, filters of message ids.
 _CACHE_SHARE = 0.45  # Of the rest; what waits for a commit, and the commit's copies, take what is left.
 _CACHE_MIB_MIN = 32
 _SHUTDOWN_SECONDS = 5
@@ -68,6 +68,7 @@ def options_of(config: Config, keys: Keys) -> Options:
         checkpoint_seconds=config.checkpoint_seconds,
         reads_every_vector=config.feature_vectors == "every",
         sample_share=config.feature_sample,
+        warehouse=config.warehouse,
     )
 
 

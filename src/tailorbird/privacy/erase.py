@@ -16,7 +16,7 @@ by somebody else, the person's first record on it is replaced by `OwnerForgotten
 profiles, holdout arms and decisions fold to what they were.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -48,8 +48,11 @@ class Installation(Protocol):
     async def durable(self) -> None:
         """Return when everything written so far survives a power cut."""
 
+    async def count_history(self, profiles: Collection[str], offsets: Collection[int]) -> int:
+        """Return how many rows of history there are of people (profile ids) or records (offsets)."""
+
     async def refold(self) -> None:
-        """Fold the whole log into a fresh state and go on with that one, and with no other file."""
+        """Fold the whole log into a fresh state and history and go on with those, and with no other file."""
 
 
 class Found(msgspec.Struct, frozen=True, rename="camel"):
@@ -66,6 +69,8 @@ class Found(msgspec.Struct, frozen=True, rename="camel"):
     profiles: int = 0
     identifiers: int = 0
     links: int = 0
+    rows: int = 0
+    """Of history: what the warehouse derives from the records above."""
 
     def __add__(self, other: "Found") -> "Found":
         """Return the counts of both."""
@@ -98,6 +103,7 @@ _STORES: Final = {
     "log": ("events", "decisions", "outcomes", "consents", "revokedLinks", "namedByOthers"),
     "rejects": ("refusedEvents",),
     "state": ("profiles", "identifiers", "links"),
+    "warehouse": ("rows",),
 }
 
 
@@ -135,6 +141,8 @@ class Erasure:
             return finder.held
 
         held = await in_thread(scan)
+        offsets = {*held.records, *held.renamed}
+        held.rows = await self.installation.count_history(person.profiles, offsets)
         devices = {*held.owned, *person.values("anonymous_id")}
         used = (device for device in devices if self._is_used_by_others(device, person))
         held.shared |= {identifier_of("anonymous_id", device) for device in used}
@@ -179,6 +187,7 @@ class Erasure:
             profiles=len(known),
             identifiers=sum(world.identifiers.get(name) is not None for name in names),
             links=sum(len(profile.links) for profile in known),
+            rows=held.rows,
         )
 
     async def erase(
@@ -247,10 +256,7 @@ class Erasure:
         for _ in range(ERASURE_PASSES_MAX):
             held = await self.find(person)
             here = self.count(person, held.without(taken["log"], taken["rejects"]))
-            # The state is counted once: it changes only when it is folded again.
-            found += (
-                here if not found.total else msgspec.structs.replace(here, profiles=0, identifiers=0, links=0)
-            )
+            found += here if not found.total else _only_logs(here)
             taken["log"].update(held.records, held.renamed)
             taken["rejects"].update(held.refusals)
             progress = Progress(person, found, {store: sorted(offsets) for store, offsets in taken.items()})
@@ -315,6 +321,11 @@ class Erasure:
                 return person, count
             self.installation.write(Suppressed(self.installation.clock.now(), hashes))
             count += len(hashes)
+
+
+def _only_logs(found: Found) -> Found:
+    """Return the counts of the logs alone: state and history are counted once, for one fold changes both."""
+    return msgspec.structs.replace(found, profiles=0, identifiers=0, links=0, rows=0)
 
 
 def _with_devices(person: Person, held: Held) -> Person:

@@ -65,6 +65,8 @@ class Held(msgspec.Struct):
     refusals: list[int] = []
     mentions: int = 0
     """Records of others that hold one of the person's identifiers as a value, in fields of their own."""
+    rows: int = 0
+    """Rows of history that are theirs, or of one of these records."""
     scanned: int = 0
     decision_ids: set[str] = set()
     message_ids: set[str] = set()

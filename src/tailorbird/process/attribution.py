@@ -14,9 +14,10 @@ from typing import Any
 from tailorbird.features.view import session_at
 from tailorbird.limits import IMPRESSIONS_MAX, OPEN_DECISIONS_MAX, RECENT_DECISIONS_MAX
 from tailorbird.live.decision_ids import offset_of
-from tailorbird.live.profiles import by_identifier, holdout_position
+from tailorbird.live.profiles import holdout_position
 from tailorbird.live.world import ALL_PLACEMENTS, ArmsMoments, World
 from tailorbird.policies.base import PolicyState, decided, exposed, rewarded
+from tailorbird.process.observer import UNOBSERVED, Observer
 from tailorbird.rules.cel import Expression, RuleError, compile_expression
 from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.outcome import Mark
@@ -35,9 +36,14 @@ class Attribution:
     """
 
     def __init__(
-        self, world: World, secret: bytes, find_decision: Callable[[int], LoggedDecision | None]
+        self,
+        world: World,
+        secret: bytes,
+        find_decision: Callable[[int], LoggedDecision | None],
+        observer: Observer = UNOBSERVED,
     ) -> None:
         self._world = world
+        self._observer = observer
         self._secret = secret
         self._find_decision = find_decision
         self._recent: dict[str, LoggedDecision] = {}
@@ -79,6 +85,7 @@ class Attribution:
             mark.exposed_at = min(mark.exposed_at, t)
             return False
         mark.exposed_at = t
+        self._observer.exposed(key, mark.placement, self._whose(mark), t)
         is_rewarded = mark.rewarded_at is not None
         if mark.is_learned and mark.arm is not None:
             exposed(self._policy(mark.placement), mark.arm, is_rewarded=is_rewarded)
@@ -145,6 +152,7 @@ class Attribution:
         mark = self._change(key)
         assert mark is not None, "it was read a moment ago"
         mark.rewarded_at, mark.value = t, value
+        self._observer.rewarded(key, mark.placement, self._whose(mark), (t, value))
         is_exposed = mark.exposed_at is not None
         if mark.is_learned and mark.arm is not None:
             rewarded(self._policy(mark.placement), mark.arm, is_exposed=is_exposed, value=value)
@@ -162,11 +170,16 @@ class Attribution:
             add_unit(self._moments(placement).of(arm), at)
         return at
 
-    def _count_unit(self, mark: Mark, count: Callable[[Any, Any], None]) -> None:
+    def _whose(self, mark: Mark) -> str | None:
+        """Return the id of the profile that a decision belongs to by now."""
         if mark.profile is None:
-            return
-        found = by_identifier(self._world, identifier_of("profile", mark.profile))
-        profile = None if found is None else self._world.profiles.change(found.id)
+            return None
+        entry = self._world.identifiers.get(identifier_of("profile", mark.profile))
+        return None if entry is None else entry.profile
+
+    def _count_unit(self, mark: Mark, count: Callable[[Any, Any], None]) -> None:
+        owner = self._whose(mark)
+        profile = None if owner is None else self._world.profiles.change(owner)
         at = None if profile is None else profile.placements.get(mark.placement)
         if profile is None or at is None or not at.arm:
             return

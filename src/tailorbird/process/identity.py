@@ -25,6 +25,7 @@ from tailorbird.live.profiles import (
     shared_device_identifier,
 )
 from tailorbird.live.world import ArmsMoments, Identifier, World
+from tailorbird.process.observer import UNOBSERVED, Observer
 from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.profile import AtPlacement, Link, Profile, identifier_of
 from tailorbird.stats.moments import add_unit
@@ -41,8 +42,9 @@ class Seen(msgspec.Struct, frozen=True, gc=False):
 class Resolver:
     """Resolves identifiers to profiles in one world, founding, linking and merging as needed."""
 
-    def __init__(self, world: World, secret: bytes) -> None:
+    def __init__(self, world: World, secret: bytes, observer: Observer = UNOBSERVED) -> None:
         self._world = world
+        self._observer = observer
         self._secret = secret
 
     def resolve(self, anonymous_id: str | None, user_id: str | None, seen: Seen) -> Profile | None:
@@ -175,6 +177,7 @@ class Resolver:
         profile.links.append(Link(identifier, seen.rule, seen.message_id, seen.t, merged))
         if identifier not in profile.identifiers:
             profile.identifiers[identifier] = (seen.t, seen.t)
+            self._observer.linked(identifier, profile.id)
             entry = self._world.identifiers.change(identifier)
             if entry is None:
                 self._world.identifiers.put(identifier, Identifier(profile.id))
@@ -196,6 +199,7 @@ class Resolver:
         if len(older.links) + len(newer.links) >= LINKS_MAX:
             self._world.count("identity.merges_refused")
             return one
+        self._observer.merged(older.id, newer.id, [link.merged for link in newer.links if link.merged])
         self._merge_assignment(older, newer)
         _merge_history(older, newer)
         self._merge_features(older, newer)

@@ -16,6 +16,7 @@ from tailorbird.live.seen import key_of
 from tailorbird.live.world import World
 from tailorbird.process.attribution import Attribution, Facts
 from tailorbird.process.identity import Resolver, Seen
+from tailorbird.process.observer import UNOBSERVED, Observer
 from tailorbird.rankers.base import weight_of
 from tailorbird.rankers.covisitation import STEPS_BACK
 from tailorbird.rankers.observed import observe_item
@@ -45,14 +46,15 @@ def decode_event(raw: msgspec.Raw | bytes) -> Event:
 
 
 class Fold:
-    """Folds records into one world."""
+    """Folds records into one world, and tells an observer whom each was folded into."""
 
-    def __init__(self, world: World, secret: bytes, log: Log) -> None:
+    def __init__(self, world: World, secret: bytes, log: Log, observer: Observer = UNOBSERVED) -> None:
         self.world = world
+        self._observer = observer
         self._secret = secret
         self._log = log
-        self._resolver = Resolver(world, secret)
-        self._attribution = Attribution(world, secret, self._find_decision)
+        self._resolver = Resolver(world, secret, observer)
+        self._attribution = Attribution(world, secret, self._find_decision, observer)
         self._behaviour = Behaviour(world.vocabulary, world.catalogue, world.features, STEPS_BACK)
         self._handlers: dict[type, Callable[[int, Any], None]] = {
             LoggedEvent: self._event,
@@ -76,17 +78,20 @@ class Fold:
 
     def apply_record(self, offset: int, record: LogRecord) -> None:
         """Fold one record that is at hand."""
+        self._observer.begin(offset, record.r)
         self._handlers[type(record)](offset, record)
         self.world.offset = offset + 1
 
     def apply_event(self, offset: int, logged: LoggedEvent, event: Event, key: bytes) -> None:
         """Fold an event that is decoded already and whose id is known to be new: the way from the door."""
+        self._observer.begin(offset, logged.r)
         self.world.seen.note(key, logged.r)
         self._fold_event(offset, logged, event)
         self.world.offset = offset + 1
 
     def apply_decision(self, offset: int, decision: LoggedDecision, key: str) -> None:
         """Fold a decision whose id is known: the way from the cascade."""
+        self._observer.begin(offset, decision.r)
         self._fold_decision(offset, decision, key)
         self.world.offset = offset + 1
 
@@ -114,6 +119,7 @@ class Fold:
         profile = self._resolve(event, t)
         name = name_of(event)
         about = self._behaviour.about(event)
+        self._observer.event(logged, event, name, None if profile is None else profile.id)
         if profile is not None:
             _mark_version(profile, offset)
             self._declare(profile, event, logged)
@@ -200,6 +206,7 @@ class Fold:
         if profile is not None:
             _mark_version(profile, offset)
             profile.gpc = profile.gpc or decision.gpc
+        self._observer.decision(key, decision, None if profile is None else profile.id)
         self._attribution.decision_made(key, decision, profile)
 
     def _outcome(self, _offset: int, outcome: LoggedOutcome) -> None:
@@ -211,30 +218,37 @@ class Fold:
         self._attribution.outcome(outcome.decision_id, outcome.goal, outcome.t, value)
 
     def _items_put(self, _offset: int, put: ItemsPut) -> None:
+        self._observer.declared(put)
         for item in put.items:
             self.world.shelve(self.world.catalogue.put(item))
 
     def _item_patched(self, _offset: int, change: ItemPatched) -> None:
+        self._observer.declared(change)
         item = self.world.catalogue.get(change.id)
         if item is not None:
             self.world.shelve(self.world.catalogue.put(patched(item, change.patch)))
 
     def _item_deleted(self, _offset: int, deleted: ItemDeleted) -> None:
+        self._observer.declared(deleted)
         index = self.world.catalogue.remove(deleted.id)
         if index is not None:
             self.world.shelve(index)
 
     def _features_put(self, offset: int, put: FeaturesPut) -> None:
+        self._observer.declared(put)
         self.world.features.fold(put, is_first=offset == 0)
 
     def _placement_put(self, _offset: int, put: PlacementPut) -> None:
+        self._observer.declared(put)
         self.world.put_placement(put.placement)
 
     def _placement_deleted(self, _offset: int, deleted: PlacementDeleted) -> None:
+        self._observer.declared(deleted)
         self.world.delete_placement(deleted.key)
 
     def _consent_changed(self, offset: int, change: ConsentChanged) -> None:
         profile = self._resolver.found_on(change.identifier, Seen("consent", "", change.r))
+        self._observer.consented(change, profile.id)
         _mark_version(profile, offset)
         profile.consent |= change.consent
         refused = {purpose for purpose, is_allowed in change.consent.items() if not is_allowed}

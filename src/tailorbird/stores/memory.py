@@ -1,11 +1,13 @@
-"""Both ports in memory: for tests, examples and trials. Nothing outlives the process."""
+"""Every port in memory: for tests, examples and trials. Nothing outlives the process."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from tailorbird.stores.frame import check, hash_rows
 from tailorbird.stores.log import NOTHING, Entry, LogHealth, Record
 from tailorbird.stores.state import Change, Expiry
+from tailorbird.stores.warehouse import PEOPLE, TABLES, Rows, TableSize
 
 
 class MemoryLog:
@@ -141,3 +143,52 @@ class MemoryState:
             known = ", ".join(sorted(self._tables))
             raise ValueError(f"table {table!r} is unknown; this store has {known}")
         return self._tables[table]
+
+
+class MemoryWarehouse:
+    """Rows in lists. Implements `tailorbird.stores.warehouse.Warehouse`."""
+
+    def __init__(self) -> None:
+        self._rows: Rows = {table: [] for table in TABLES}
+        self._offset = 0
+        self._newest = 0.0
+
+    @property
+    def offset(self) -> int:
+        """Return the offset of the first record that is not in yet."""
+        return self._offset
+
+    @property
+    def newest(self) -> float:
+        """Return the largest receipt time of the log before `offset`."""
+        return self._newest
+
+    def write(self, stop: int, newest: float, rows: Rows) -> None:
+        """Add the rows of records from `offset` up to before `stop`."""
+        if stop <= self._offset:
+            return
+        for table, mine in self._rows.items():
+            mine += [row for row in rows.get(table, ()) if row.offset >= self._offset]
+        self._offset, self._newest = stop, newest
+
+    def read(self, table: str) -> Iterator[Any]:
+        """Yield the rows of a table in the order of the log.
+
+        Raises:
+            ValueError: There is no such table.
+        """
+        if table not in TABLES:
+            raise ValueError(f"table {table!r} is unknown; the warehouse has {', '.join(TABLES)}")
+        return iter(list(self._rows[table]))
+
+    def count(self, profiles: Collection[str], offsets: Collection[int]) -> int:
+        """Return how many rows name one of `profiles`, or are of one of the records at `offsets`."""
+        return sum(
+            row.offset in offsets or any(getattr(row, name) in profiles for name in PEOPLE[table])
+            for table, rows in self._rows.items()
+            for row in rows
+        )
+
+    def sizes(self) -> dict[str, TableSize]:
+        """Return how much each table holds; memory has no files and no days."""
+        return {table: TableSize(len(rows), 0, 0, None, None) for table, rows in self._rows.items()}
