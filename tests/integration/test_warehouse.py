@@ -124,4 +124,4 @@ def test_without_the_setting_nothing_is_kept(tmp_path):
         assert api.profile("anonymous_id:a") is not None
     assert not (tmp_path / "data" / "warehouse").exists()
     assert warehouse("status", running)["behindState"] > 0
-    assert warehouse("build", running)["rows"] == 2, "the event, and the link of its identifier"
+    assert warehouse("build", running)["rows"] == 3, "the features, the event, and the link of its identifier"

@@ -21,10 +21,10 @@ from tailorbird.clock import ManualClock
 from tailorbird.decide.visitor import Request
 from tailorbird.features.state import new_state
 from tailorbird.live import seen
+from tailorbird.live.merging import merge_history
 from tailorbird.live.world import TABLES as STATE
 from tailorbird.live.world import World, decode_profile
 from tailorbird.privacy.erase import Erasure, Progress
-from tailorbird.process.identity import _merge_history
 from tailorbird.process.worker import Fold
 from tailorbird.schema.decision import LoggedDecision, PlacementRequest, VisitorRef
 from tailorbird.schema.events import Event, LoggedEvent, LoggedOutcome
@@ -225,7 +225,7 @@ class Again(Fold):
             self._consent_of(decode(KINDS[ConsentChanged], payload))
         elif row["what"] == "merge":
             older = self.world.profiles.change(row["profile"])
-            _merge_history(older, self.world.profiles.get(row["detail"]))
+            merge_history(older, self.world.profiles.get(row["detail"]), self.world.features.counting)
 
     def _resolve(self, _event: Event | None, t: float) -> Profile:
         if self.world.profiles.get(self.profile) is None:

@@ -21,6 +21,7 @@ COMMANDS = {
     "profile": ("tailorbird.app.privacy_commands", "run_profile"),
     "check": ("tailorbird.app.commands", "run_check"),
     "rebuild": ("tailorbird.app.commands", "run_rebuild"),
+    "features": ("tailorbird.app.feature_commands", "run_features"),
     "warehouse": ("tailorbird.app.warehouse_commands", "run_warehouse"),
 }
 """Each command's module and function."""
@@ -101,6 +102,10 @@ def _add_parsers(commands: Any) -> None:  # noqa: ANN401
     one.add_argument("--url", help="a running server; its admin key is in TAILORBIRD_ADMIN_KEY")
     _parser(commands, "check", "validate the configuration, and say where and why it is wrong")
     _parser(commands, "rebuild", "fold the log again and say whether the state is the same")
+    one = _parser(commands, "features", "say what is declared, give features of past times, measure skew")
+    one.add_argument("action", choices=["list", "as-of", "skew"])
+    one.add_argument("--labels", type=Path, help="as-of: CSV or Parquet with columns identifier and t")
+    one.add_argument("--out", type=Path, help="as-of: the Parquet file to write")
     one = _parser(commands, "warehouse", "make history from the log, or say what is there")
     one.add_argument("action", choices=["build", "status"])
 

@@ -18,7 +18,7 @@ from tailorbird.limits import PURCHASES_MAX, TRAIT_ENTRIES_MAX, TRAITS_BYTES_MAX
 from tailorbird.live.catalogue import Catalogue
 from tailorbird.live.feature_sets import FeatureSets
 from tailorbird.rules.cel import entries_in
-from tailorbird.schema.events import Event
+from tailorbird.schema.events import Event, LoggedEvent
 from tailorbird.schema.profile import Profile
 
 EXPOSURES = ("Decision Viewed", "Experiment Viewed")
@@ -77,6 +77,16 @@ class Behaviour:
             if value is not None:
                 _add_facets(about.facets, name, value)
         return about
+
+    def declare(self, profile: Profile, event: Event, logged: LoggedEvent) -> None:
+        """Take over what an event says of its person: traits and consent."""
+        if logged.gpc:
+            profile.gpc = True
+        declared = _declared_traits(event)
+        if declared:
+            _declare_traits(profile, declared)
+            self.program.follow_traits(profile, logged.t)
+        _declare_consent(profile, event)
 
     def observe(self, profile: Profile, event: Event, name: str, t: float, about: About) -> NDArray[np.int32]:
         """Count an event of a profile; return the indices of the items before it, newest first.
@@ -168,7 +178,7 @@ def _worth(properties: dict[str, Any]) -> float:
     return 0.0
 
 
-def declare_traits(profile: Profile, declared: dict[str, Any]) -> None:
+def _declare_traits(profile: Profile, declared: dict[str, Any]) -> None:
     """Set traits up to their limits; a trait set to null goes."""
     traits = profile.traits
     before = dict(traits)
@@ -181,11 +191,32 @@ def declare_traits(profile: Profile, declared: dict[str, Any]) -> None:
         profile.traits = before
 
 
-def declared_traits(event: Event) -> dict[str, Any] | None:
+def _declared_traits(event: Event) -> dict[str, Any] | None:
     """Return the traits that an event declares of its person."""
     if event.type == "identify" and event.traits is not None:
         return event.traits
     return event.context.traits if event.context is not None and event.type != "group" else None
+
+
+def _declare_consent(profile: Profile, event: Event) -> None:
+    context = event.context
+    consent = context.consent.category_preferences if context is not None and context.consent else None
+    if event.event == "Segment Consent Preference Updated" and event.properties:
+        preferences = event.properties.get("categoryPreferences")
+        consent = preferences if isinstance(preferences, dict) else consent
+    if consent:
+        for category, is_allowed in consent.items():
+            purpose = category.lower()
+            if isinstance(is_allowed, bool) and not (is_allowed and purpose in profile.refusals):
+                profile.consent[purpose] = is_allowed
+
+
+def change_consent(profile: Profile, consent: dict[str, bool]) -> None:
+    """Set what a person allows and refuses by name; events cannot allow again what was refused here."""
+    profile.consent |= consent
+    refused = {purpose for purpose, is_allowed in consent.items() if not is_allowed}
+    kept = [purpose for purpose in profile.refusals if purpose not in consent]
+    profile.refusals = sorted({*kept, *refused})
 
 
 def text_in(values: dict[str, Any], names: tuple[str, ...]) -> str | None:

@@ -215,6 +215,10 @@ class World:
                 self._suppressed.put(key, 1)
                 self.suppressed.add(key)
 
+    def words(self) -> list[tuple[str, int]]:
+        """Return every name that has a code, its kind before it, with the code."""
+        return list(self._words.scan())
+
     def count(self, name: str, amount: int = 1) -> None:
         """Add to a named count of the fold."""
         self.counts.put(name, (self.counts.get(name) or 0) + amount)

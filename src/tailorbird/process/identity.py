@@ -7,13 +7,13 @@ even on `alias`: a false merge is a privacy incident, a false split a nuisance.
 
 import msgspec
 
-from tailorbird.features.state import LAST_SEEN, merged, new_state
+from tailorbird.features.state import new_state
 from tailorbird.limits import (
     IMPRESSIONS_MAX,
     LINKS_MAX,
     OPEN_DECISIONS_MAX,
-    PURCHASES_MAX,
 )
+from tailorbird.live.merging import merge_history
 from tailorbird.live.profiles import (
     FORGOTTEN,
     are_apart,
@@ -201,8 +201,7 @@ class Resolver:
             return one
         self._observer.merged(older.id, newer.id, [link.merged for link in newer.links if link.merged])
         self._merge_assignment(older, newer)
-        _merge_history(older, newer)
-        self._merge_features(older, newer)
+        merge_history(older, newer, self._world.features.counting)
         older.links = sorted([*older.links, *newer.links], key=lambda link: link.t)
         older.links.append(Link(identifier, seen.rule, seen.message_id, seen.t, newer.id))
         for name, (first, last) in newer.identifiers.items():
@@ -246,37 +245,10 @@ class Resolver:
             older.is_arm_merged = True
             self._world.count("identity.arm_merges")
 
-    def _merge_features(self, older: Profile, newer: Profile) -> None:
-        """Give the older one what definitions of features keep of the newer one, beside counters."""
-        program = self._world.features.counting
-        last_seen = older.state.item(LAST_SEEN)
-        program.merge_sketches(older, newer, last_seen)
-        program.follow_traits(older, last_seen)
-        older.computed = newer.computed | older.computed
-
     def _arm_of(self, profile: Profile, key: str) -> str:
         """Return the arm in which a profile begins at a placement."""
         is_held = holdout_position(self._secret, profile.assignment_key) < self._world.share_of(key)
         return "holdout" if is_held else "personalized"
-
-
-def _merge_history(older: Profile, newer: Profile) -> None:
-    is_newer_last = newer.state[LAST_SEEN] >= older.state[LAST_SEEN]
-    # What was declared last holds; of consent, the more restrictive holds.
-    first, last = (older, newer) if is_newer_last else (newer, older)
-    older.traits = first.traits | last.traits
-    older.consent = {
-        purpose: older.consent.get(purpose, True) and newer.consent.get(purpose, True)
-        for purpose in [
-            *older.consent,
-            *(name for name in newer.consent if name not in older.consent),
-        ]
-    }
-    older.refusals = sorted({*older.refusals, *newer.refusals})
-    older.gpc = older.gpc or newer.gpc
-    older.state = merged(older.state, newer.state)
-    purchases = sorted({**older.purchases, **newer.purchases}.items(), key=lambda entry: entry[1])
-    older.purchases = dict(purchases[-PURCHASES_MAX:])
 
 
 def _merge_placement(mine: AtPlacement, theirs: AtPlacement) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from tailorbird.live.behaviour import EXPOSURES, About, Behaviour, declare_traits, declared_traits, text_in
+from tailorbird.live.behaviour import EXPOSURES, About, Behaviour, change_consent, text_in
 from tailorbird.live.decision_ids import decision_id
 from tailorbird.live.profiles import known
 from tailorbird.live.seen import key_of
@@ -122,7 +122,7 @@ class Fold:
         self._observer.event(logged, event, name, None if profile is None else profile.id)
         if profile is not None:
             _mark_version(profile, offset)
-            self._declare(profile, event, logged)
+            self._behaviour.declare(profile, event, logged)
             self._observe(profile, event, (name, t), about)
         if name in EXPOSURES or name in world.goals:
             self._attribute(profile, name, t, Facts(event.properties or {}, set(about.items)))
@@ -140,16 +140,6 @@ class Fold:
             if isinstance(email, str) and known(email) is not None:
                 self._resolver.attach(profile, f"email:{email.strip().lower()[:320]}", seen)
         return profile
-
-    def _declare(self, profile: Profile, event: Event, logged: LoggedEvent) -> None:
-        """Take over what the event says of the person: traits and consent."""
-        if logged.gpc:
-            profile.gpc = True
-        declared = declared_traits(event)
-        if declared:
-            declare_traits(profile, declared)
-            self._behaviour.program.follow_traits(profile, logged.t)
-        _declare_consent(profile, event)
 
     def _observe(self, profile: Profile, event: Event, when: tuple[str, float], about: About) -> None:
         """Count an event in the visitor's record and, where it is about items, in the rankers."""
@@ -250,10 +240,7 @@ class Fold:
         profile = self._resolver.found_on(change.identifier, Seen("consent", "", change.r))
         self._observer.consented(change, profile.id)
         _mark_version(profile, offset)
-        profile.consent |= change.consent
-        refused = {purpose for purpose, is_allowed in change.consent.items() if not is_allowed}
-        kept = [purpose for purpose in profile.refusals if purpose not in change.consent]
-        profile.refusals = sorted({*kept, *refused})
+        change_consent(profile, change.consent)
 
     def _suppressed(self, _offset: int, record: Suppressed) -> None:
         self.world.suppress(record.hashes, is_lifted=record.is_lifted)
@@ -277,16 +264,3 @@ def _mark_version(profile: Profile, offset: int) -> None:
     if profile.founded < 0:
         profile.founded = offset
     profile.version = offset
-
-
-def _declare_consent(profile: Profile, event: Event) -> None:
-    context = event.context
-    consent = context.consent.category_preferences if context is not None and context.consent else None
-    if event.event == "Segment Consent Preference Updated" and event.properties:
-        preferences = event.properties.get("categoryPreferences")
-        consent = preferences if isinstance(preferences, dict) else consent
-    if consent:
-        for category, is_allowed in consent.items():
-            purpose = category.lower()
-            if isinstance(is_allowed, bool) and not (is_allowed and purpose in profile.refusals):
-                profile.consent[purpose] = is_allowed

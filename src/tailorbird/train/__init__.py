@@ -1,0 +1,1 @@
+"""From history to training data: features as of any past time."""
