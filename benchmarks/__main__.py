@@ -22,6 +22,7 @@ NAMES = (
     "rebuild",
     "memory",
     "history",
+    "point_in_time",
 )
 SECONDS_MAX = 900.0
 

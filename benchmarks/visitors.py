@@ -60,9 +60,8 @@ def events(count: int, visitors: int, seed: int, days: float = 30.0) -> Iterator
                 "campaign": {"source": "newsletter", "medium": "email"},
             },
         }
-        yield LoggedEvent(
-            times[place], times[place], body["messageId"], msgspec.Raw(json.dumps(body).encode())
-        )
+        at = float(times[place])
+        yield LoggedEvent(at, at, str(body["messageId"]), msgspec.Raw(json.dumps(body).encode()))
 
 
 def _line(product: int, price: float) -> dict[str, object]:

@@ -93,6 +93,26 @@ def read_column(row, last, column, at):  # type: ignore[no-untyped-def]  # noqa:
     return total
 
 
+@njit("void(f4[:], f8, f8, b1, f8[:])", cache=True, nogil=True)
+def read_days(row, last, at, is_growing, days):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Write the windows of 7, 30 and 90 days of a row, in one pass over their tiles, the newest first.
+
+    Where nothing was ever taken away (`is_growing`), the pass ends as soon as all is counted: most rows hold
+    a few recent events.
+    """
+    newest = int(np.floor(last / 86400.0))
+    now = int(np.floor(at / 86400.0))
+    total = 0.0
+    tile = min(now, newest)
+    for window in range(3):
+        span = (7, 30, 90)[window]
+        oldest = max(now - span, newest - 90)
+        while tile > oldest and not (is_growing and total >= row[0]):
+            total += row[41 + tile % 90]
+            tile -= 1
+        days[window] = total
+
+
 @njit("void(f4[:,:], f8[:], f8, f4[:,:])", cache=True, nogil=True)
 def _read(rows, last, at, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Write the columns of every row, as of `at`."""

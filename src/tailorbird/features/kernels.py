@@ -9,7 +9,7 @@ variables cheap.
 import numpy as np
 from numba import njit
 
-from tailorbird.features.counters import COLUMNS, read_column
+from tailorbird.features.counters import COLUMNS, read_column, read_days
 from tailorbird.features.state import (
     CELLS,
     COUNTERS,
@@ -28,7 +28,7 @@ from tailorbird.features.state import (
     counter_places,
     find_cell,
 )
-from tailorbird.features.vocabulary import CATEGORY, FACET, KINDS
+from tailorbird.features.vocabulary import CATEGORY, FACET, KINDS, SERIES
 
 SEQUENCE, SEQUENCE_LENGTH, LOCAL_TIME, ZONE_KEY, CATEGORY_DIMENSION = range(5)
 """What `marks` holds: where the sequence begins and its length, where local time begins, the key of the
@@ -39,6 +39,7 @@ VALUE_OF_CELL, OF_SESSION, UNTIL, EQUAL = range(4)
 1 where the value is a given number, else 0."""
 
 _SINCE = len(COLUMNS)
+_WEEK = COLUMNS.index("7d")
 _EVENTS_MAX = 255.0
 _WEEK_SECONDS = 604800.0
 _MONDAY = 4 * 86400.0  # 1970-01-01 was a Thursday; the first Monday came four days later.
@@ -66,18 +67,26 @@ def read_series(state, at, firsts, operations, scales, out):  # type: ignore[no-
     """Write the variables that are columns of counters."""
     keys, rows, stride = counter_places(state)
     codes = state[keys:rows].view(np.int32)
+    days = np.empty(3)
     for position in range(int(state[COUNTERS])):
         code = codes[position]
         if code + 1 >= len(firsts):
             continue
         base = rows + position * stride
-        row = state[base + 1 : base + stride].view(np.float32)
+        row, last = state[base + 1 : base + stride].view(np.float32), state[base]
+        are_days_read = False
         for place in range(firsts[code], firsts[code + 1]):
             column = operations[place, 1]
             if column == _SINCE:
-                out[operations[place, 0]] = max(at - state[base], 0.0)
+                out[operations[place, 0]] = max(at - last, 0.0)
+            elif _WEEK <= column < _WEEK + 3:
+                if not are_days_read:
+                    # Of what is only counted, never taken away, tiles behind the whole sum are empty.
+                    read_days(row, last, at, code % KINDS != SERIES, days)
+                    are_days_read = True
+                out[operations[place, 0]] = scales[place] * days[column - _WEEK]
             else:
-                out[operations[place, 0]] = scales[place] * read_column(row, state[base], column, at)
+                out[operations[place, 0]] = scales[place] * read_column(row, last, column, at)
 
 
 @njit("void(f8[::1], f8, i4[::1], i4[:,::1], f4[::1])", cache=True, nogil=True)
