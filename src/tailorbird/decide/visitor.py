@@ -1,26 +1,20 @@
 """The visitor of one request: who it is, what may be known of them, and what rules see."""
 
-from collections.abc import Callable
 from typing import Any
 
-from tailorbird.features.state import new_state, recents
-from tailorbird.features.view import common_features, feature, features
+from tailorbird.live.facts import NOBODY, profile_facts
 from tailorbird.live.profiles import (
     find,
     founding_identifier,
     holdout_position,
     is_suppressed,
     known,
-    primary_interest,
     profile_id_of,
 )
 from tailorbird.live.world import World
 from tailorbird.rules.cel import Expression, context_of
 from tailorbird.schema.decision import PlacementRequest, VisitorRef
 from tailorbird.schema.placement import Placement
-from tailorbird.schema.profile import Profile
-
-_NOBODY = Profile(id="", assignment_key="", state=new_state(0.0))
 
 
 class Request:
@@ -113,7 +107,7 @@ class Visitor:
         facts: dict[str, Any] = {"context": self.context, "now": self.t}
         if "profile" in rule.variables:
             facts["profile"] = profile_facts(
-                self._world, self.profile or _NOBODY, rule.fields("profile"), self.t
+                self._world, self.profile or NOBODY, rule.fields("profile"), self.t
             )
         return facts
 
@@ -124,50 +118,9 @@ class Visitor:
             if has_context:
                 values["context"] = self.context
             if fields is None or fields:
-                values["profile"] = profile_facts(self._world, self.profile or _NOBODY, fields, self.t)
+                values["profile"] = profile_facts(self._world, self.profile or NOBODY, fields, self.t)
             self._cel = context_of(values)
         return self._cel
-
-
-def profile_facts(world: World, profile: Profile, fields: frozenset[str] | None, t: float) -> dict[str, Any]:
-    """Return what rules see as `profile`: traits, features by name, and the fixed lists.
-
-    With `fields` only those, which costs a microsecond a field; None gives everything.
-    """
-    vocabulary = world.vocabulary
-    if fields is None:
-        fixed = {name: read(world, profile) for name, read in _FIXED.items()}
-        counted = common_features(profile.state, vocabulary, t) | features(profile.state, vocabulary, t)
-        return {**profile.traits, **counted, **fixed}
-    facts = {}
-    for name in fields:
-        if name in _FIXED:
-            facts[name] = _FIXED[name](world, profile)
-            continue
-        # What was counted goes before what was declared: anybody can declare a trait.
-        value: object = feature(profile.state, vocabulary, name, t)
-        if value is None:
-            value = profile.traits.get(name)
-        if value is not None:
-            facts[name] = value
-    return facts
-
-
-def _recent_items(world: World, profile: Profile) -> list[str]:
-    return [world.catalogue.ids[index] for index in recents(profile.state)[1][1].tolist() if index >= 0]
-
-
-_FIXED: dict[str, Callable[[World, Profile], Any]] = {
-    "id": lambda _, profile: profile.id,
-    "segments": lambda _, __: [],
-    "traits": lambda _, profile: profile.traits,
-    "consent": lambda _, profile: profile.consent,
-    "primaryInterest": lambda world, profile: primary_interest(world, profile) or "",
-    "purchases": lambda _, profile: list(profile.purchases),
-    "recentItems": _recent_items,
-    "isKnown": lambda _, profile: any(name.startswith("user_id:") for name in profile.identifiers),
-}
-"""Fields of `profile` that are neither traits nor features."""
 
 
 def _refuses(context: dict[str, Any], purpose: str) -> bool:

@@ -14,6 +14,9 @@
     covisit      item id                  followers, weights
     seen         day|hash of messageId    nothing
     suppressed   hash of identifier       nothing
+    segment      key                      Declared (see `live.rule_segments`)
+    size         segment key              how many people are in it
+    unannounced  offset, segment key      SegmentChanged that no record announces yet
     counts       name                     int
 
 Only the fold (`process`) changes it; decisions read it.
@@ -31,6 +34,7 @@ from tailorbird.features.vocabulary import CATEGORY, EVENT, Vocabulary
 from tailorbird.limits import CHECKPOINT_SLICE
 from tailorbird.live.catalogue import Catalogue, Shelf
 from tailorbird.live.revocations import Revocations
+from tailorbird.live.rule_segments import RuleSegments
 from tailorbird.live.seen import SeenIds
 from tailorbird.live.table import Table
 from tailorbird.policies.base import PolicyState
@@ -56,6 +60,9 @@ TABLES = (
     "covisit",
     "seen",
     "suppressed",
+    "segment",
+    "size",
+    "unannounced",
     "counts",
 )
 
@@ -117,6 +124,9 @@ class World:
         self._placements: Table[Placement] = Table(store, "placement", _msgpack(Placement), small)
         self._items: Table[Shelf] = Table(store, "item", _msgpack(Shelf), small)
         self._suppressed: Table[int] = Table(store, "suppressed", _msgpack(int), small)
+        self.vocabulary = Vocabulary(self._words.put)
+        self.vocabulary.load(self._words.scan())
+        self.segments = RuleSegments(store, self.vocabulary)
         self._tables: tuple[Table[Any], ...] = (
             self.profiles,
             self.identifiers,
@@ -129,6 +139,7 @@ class World:
             self._placements,
             self._items,
             self._suppressed,
+            *self.segments.tables,
         )
         self.placements: dict[str, Placement] = dict(self._placements.scan())
         self.placements_version = 0
@@ -139,8 +150,6 @@ class World:
         """Time of the newest record folded since the start; epoch seconds."""
         self.suppressed: set[str] = {key for key, _ in self._suppressed.scan()}
         self.revocations = Revocations(self._revoked)
-        self.vocabulary = Vocabulary(self._words.put)
-        self.vocabulary.load(self._words.scan())
         self.catalogue = Catalogue()
         self.catalogue.load(self._items.scan())
         self.popularity = Popularity()

@@ -25,6 +25,7 @@ from tailorbird.live.profiles import (
     shared_device_identifier,
 )
 from tailorbird.live.world import ArmsMoments, Identifier, World
+from tailorbird.process.membership import merge_membership
 from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.profile import AtPlacement, Link, Profile, identifier_of
 from tailorbird.stats.moments import add_unit
@@ -198,6 +199,7 @@ class Resolver:
             return one
         self._merge_assignment(older, newer)
         _merge_history(older, newer)
+        merge_membership(self._world, older, newer)
         older.links = sorted([*older.links, *newer.links], key=lambda link: link.t)
         older.links.append(Link(identifier, seen.rule, seen.message_id, seen.t, newer.id))
         for name, (first, last) in newer.identifiers.items():

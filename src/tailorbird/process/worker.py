@@ -4,7 +4,7 @@ The same code runs behind the door, after a crash, in a rebuild and in a replay;
 randomness and nothing but the record and the world, so the same log always gives the same world.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -18,6 +18,7 @@ from tailorbird.live.seen import key_of
 from tailorbird.live.world import World
 from tailorbird.process.attribution import Attribution, Facts
 from tailorbird.process.identity import Resolver, Seen
+from tailorbird.process.membership import Membership, Reason
 from tailorbird.rankers.base import weight_of
 from tailorbird.rankers.covisitation import STEPS_BACK
 from tailorbird.rankers.observed import observe_item
@@ -36,6 +37,7 @@ from tailorbird.schema.records import (
     Suppressed,
     decode,
 )
+from tailorbird.schema.segment import SegmentChanged, SegmentDeleted, SegmentPut
 from tailorbird.stores.log import Log, Record
 
 _ITEM_FIELDS = ("product_id", "productId", "item_id", "itemId", "sku", "article_id", "content_id")
@@ -61,6 +63,7 @@ class Fold:
         self._secret = secret
         self._log = log
         self._resolver = Resolver(world, secret)
+        self._membership = Membership(world)
         self._attribution = Attribution(world, secret, self._find_decision)
         # What one event hands to the kernels, made once: its items and categories, the items before it.
         self._items = np.zeros(1 + _PRODUCTS_MAX, np.int32)
@@ -79,6 +82,9 @@ class Fold:
             Suppressed: self._suppressed,
             OwnerForgotten: self._owner_forgotten,
             LinkRevoked: self._link_revoked,
+            SegmentPut: self._segment_put,
+            SegmentDeleted: self._segment_deleted,
+            SegmentChanged: self._segment_changed,
         }
 
     def apply(self, record: Record) -> None:
@@ -128,10 +134,14 @@ class Fold:
         items, categories = self._items_of(properties)
         if profile is not None:
             _mark_version(profile, offset)
-            _declare(profile, event, logged)
+            traits = _declare(profile, event, logged)
             self._observe(profile, (name, t), items, categories)
             if name == _PURCHASE:
                 _observe_purchase(profile, properties, items, t)
+            if world.segments.declared:
+                world.segments.heard(t, logged.r)
+                codes = [world.vocabulary.event(name), *self._categories[: len(categories)].tolist()]
+                self._membership.event(profile, Reason(offset, logged.r, logged.m), codes, traits)
         if name in _EXPOSURES or name in world.goals:
             self._attribute(profile, name, t, Facts(properties, set(items)))
 
@@ -275,12 +285,25 @@ class Fold:
         refused = {purpose for purpose, is_allowed in change.consent.items() if not is_allowed}
         kept = [purpose for purpose in profile.refusals if purpose not in change.consent]
         profile.refusals = sorted({*kept, *refused})
+        self._membership.changed(profile, Reason(offset, change.r))
 
     def _suppressed(self, _offset: int, record: Suppressed) -> None:
         self.world.suppress(record.hashes, is_lifted=record.is_lifted)
 
     def _link_revoked(self, _offset: int, record: LinkRevoked) -> None:
         self.world.revocations.fold(record)
+
+    def _segment_put(self, offset: int, put: SegmentPut) -> None:
+        self.world.segments.put(offset, put.segment)
+
+    def _segment_deleted(self, _offset: int, deleted: SegmentDeleted) -> None:
+        self.world.segments.delete(deleted.key)
+
+    def _segment_changed(self, offset: int, change: SegmentChanged) -> None:
+        if change.cause is None:
+            self._membership.seen_to_change(offset, change)
+        else:
+            self.world.segments.announced(change)
 
     def _owner_forgotten(self, _offset: int, record: OwnerForgotten) -> None:
         self._resolver.forget_owner(record.anonymous_id)
@@ -310,8 +333,8 @@ def _observe_purchase(profile: Profile, properties: dict[str, Any], items: list[
         del profile.purchases[next(iter(profile.purchases))]
 
 
-def _declare(profile: Profile, event: Event, logged: LoggedEvent) -> None:
-    """Take over what the event says of the person: traits and consent."""
+def _declare(profile: Profile, event: Event, logged: LoggedEvent) -> Iterable[str]:
+    """Take over what the event says of the person, traits and consent; return the traits' names."""
     if logged.gpc:
         profile.gpc = True
     context = event.context
@@ -329,6 +352,7 @@ def _declare(profile: Profile, event: Event, logged: LoggedEvent) -> None:
             purpose = category.lower()
             if isinstance(is_allowed, bool) and not (is_allowed and purpose in profile.refusals):
                 profile.consent[purpose] = is_allowed
+    return declared or ()
 
 
 def _merge_traits(profile: Profile, declared: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.events import LoggedEvent, LoggedOutcome
 from tailorbird.schema.item import ItemDeleted, ItemPatched, ItemsPut
 from tailorbird.schema.placement import Placement
+from tailorbird.schema.segment import SegmentChanged, SegmentDeleted, SegmentPut
 
 
 class PlacementPut(msgspec.Struct, frozen=True, tag_field="k", tag="placement_put"):
@@ -74,6 +75,9 @@ LogRecord = (
     | Suppressed
     | OwnerForgotten
     | LinkRevoked
+    | SegmentPut
+    | SegmentDeleted
+    | SegmentChanged
 )
 
 KINDS: dict[type, int] = {
@@ -89,6 +93,9 @@ KINDS: dict[type, int] = {
     Suppressed: 10,
     OwnerForgotten: 11,
     LinkRevoked: 12,
+    SegmentPut: 20,
+    SegmentDeleted: 21,
+    SegmentChanged: 22,
 }
 """The number by which a frame of the log names its record. Numbers are never given out again."""
 

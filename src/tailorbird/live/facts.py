@@ -1,0 +1,208 @@
+"""What rules see of a person: traits, features by name, and the segments that the person is in.
+
+Segments are facts that are made of facts, so both stand here. What the fold keeps of a person's segments is
+as of their last event. Time goes on without events: a read evaluates again those that time may have changed
+since, so it is right at the time that it asks about, and changes nothing.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from tailorbird.features.sequence import completed
+from tailorbird.features.state import (
+    COUNTERS,
+    LAST_SEEN,
+    RECENTS,
+    find_counter,
+    new_state,
+    read_counter,
+    recents,
+)
+from tailorbird.features.view import common_features, feature, features
+from tailorbird.limits import COUNTER_KEYS_MAX, RECENT_EVENTS_MAX
+from tailorbird.live.profiles import primary_interest
+from tailorbird.live.rule_segments import CompiledSegment
+from tailorbird.live.world import World
+from tailorbird.rules.cel import RuleError, context_of
+from tailorbird.schema.profile import Profile
+
+NOBODY = Profile(id="", assignment_key="", state=new_state(0.0))
+"""A stranger of whom nothing is known."""
+
+_ALL_TIME = 0  # The column of a counter that counts for good.
+
+
+def profile_facts(world: World, profile: Profile, fields: frozenset[str] | None, t: float) -> dict[str, Any]:
+    """Return what rules see as `profile`, as of `t`: traits, features by name, and the fixed lists.
+
+    With `fields` only those, which costs a microsecond a field; None gives everything.
+    """
+    vocabulary = world.vocabulary
+    if fields is None:
+        fixed = {name: read(world, profile, t) for name, read in _FIXED.items()}
+        counted = common_features(profile.state, vocabulary, t) | features(profile.state, vocabulary, t)
+        return {**profile.traits, **counted, **fixed}
+    facts = {}
+    for name in fields:
+        if name in _FIXED:
+            facts[name] = _FIXED[name](world, profile, t)
+            continue
+        # What was counted goes before what was declared: anybody can declare a trait.
+        value: object = feature(profile.state, vocabulary, name, t)
+        if value is None:
+            value = profile.traits.get(name)
+        if value is not None:
+            facts[name] = value
+    return facts
+
+
+# --- segments -----------------------------------------------------------------------------------------
+
+
+class Evaluation(NamedTuple):
+    """What evaluating a person's segments came to."""
+
+    changes: list[tuple[str, bool]]
+    """Segments entered (True) and left (False), in the order of evaluation."""
+    failures: int
+    """Rules that failed on the person, which so is not in."""
+
+
+def members_at(world: World, profile: Profile, t: float) -> dict[str, float]:
+    """Return the segments that a person is in at `t`, by key, each with since when."""
+    segments = world.segments
+    if not segments.declared:
+        return {}
+    members = segments.held(profile)
+    for key, is_in in evaluated(world, profile, t, places_at(world, profile, t)).changes:
+        if is_in:
+            members[key] = t
+        else:
+            del members[key]
+    return dict(sorted(members.items()))
+
+
+def places_at(world: World, profile: Profile, t: float) -> Iterable[int]:
+    """Return the segments, by their place in the index, that may not be at `t` what is kept of them."""
+    index = world.segments.index
+    if profile.is_segments_due or profile.segments_version != world.segments.version:
+        return index.all
+    return index.moved(profile.segments_t, t)
+
+
+def places_after_event(
+    world: World, profile: Profile, t: float, codes: Iterable[int], traits: Iterable[str]
+) -> Iterable[int]:
+    """Return the segments that may have changed by an event that counted `codes` and declared `traits`."""
+    index = world.segments.index
+    due = places_at(world, profile, t)
+    if due is index.all:
+        return due
+    found = index.touched(map(world.vocabulary.stem, codes), traits)
+    found.update(due)
+    if _may_have_forgotten(profile, t, codes):
+        return index.all
+    if index.sequences and profile.state.item(RECENTS) >= RECENT_EVENTS_MAX:
+        # An event that goes from the ring can end a sequence, and begin none.
+        found.update(place for place in index.sequences if index.segments[place].key in profile.segments)
+    return found
+
+
+def _may_have_forgotten(profile: Profile, t: float, codes: Iterable[int]) -> bool:
+    """Return whether counting `codes` may have taken the place of another counter, which is zero now."""
+    state = profile.state
+    if state.item(COUNTERS) < COUNTER_KEYS_MAX:
+        return False
+    return any(read_counter(state, find_counter(state, code), _ALL_TIME, t) <= 1.0 for code in codes)
+
+
+def last_known(profile: Profile) -> float:
+    """Return the latest time that anything is known of a person for; evaluating goes on from there."""
+    return max(profile.state.item(LAST_SEEN), profile.segments_t)
+
+
+def evaluated(world: World, profile: Profile, t: float, places: Iterable[int]) -> Evaluation:
+    """Evaluate the segments at `places`, and those that read one that has changed, as of `t`."""
+    index = world.segments.index
+    held = world.segments.held(profile)
+    wanted = set(places)
+    run = _Run(world, profile, t)
+    run.prepare([index.segments[place] for place in wanted if not index.segments[place].named])
+    for place in sorted(wanted.difference(index.dependent)):
+        run.take(index.segments[place], held)
+    for place in index.dependent:
+        one = index.segments[place]
+        if place in wanted or any(key in run.changed for key in one.named):
+            run.prepare([one], [key for key in one.named if run.is_in(key, held)])
+            run.take(one, held)
+    return Evaluation(run.changes, run.failures)
+
+
+class _Run:
+    """One person's segments being evaluated."""
+
+    def __init__(self, world: World, profile: Profile, t: float) -> None:
+        self._world, self._profile, self._t = world, profile, t
+        self._context: Any = None
+        self.changes: list[tuple[str, bool]] = []
+        self.changed: dict[str, bool] = {}
+        self.failures = 0
+
+    def prepare(self, segments: list[CompiledSegment], named: list[str] | None = None) -> None:
+        """Make ready what the rules of `segments` read; `named`: of the segments that they read, those in."""
+        fields = frozenset().union(*(one.fields for one in segments)) if segments else frozenset()
+        facts = profile_facts(self._world, self._profile, fields, self._t)
+        if named is not None:
+            facts["segments"] = named
+        try:
+            self._context = context_of({"profile": facts, "now": self._t})
+        except RuleError:
+            self._context = None
+
+    def is_in(self, key: str, held: dict[str, float]) -> bool:
+        return self.changed.get(key, key in held)
+
+    def take(self, one: CompiledSegment, held: dict[str, float]) -> None:
+        """Evaluate one segment."""
+        is_in = one.segment.enabled and self._is_reached(one) and self._is_true(one)
+        if is_in != (one.key in held):
+            self.changes.append((one.key, is_in))
+            self.changed[one.key] = is_in
+
+    def _is_reached(self, one: CompiledSegment) -> bool:
+        """Return whether the person went through the segment's sequence, if it has one."""
+        sequence = one.segment.sequence
+        if sequence is None:
+            return True
+        steps = self._world.segments.steps_of(one, self._world.catalogue.index)
+        end = completed(recents(self._profile.state), steps, sequence.within_seconds, self._t)
+        return end >= (0.0 if sequence.lasts_seconds is None else self._t - sequence.lasts_seconds)
+
+    def _is_true(self, one: CompiledSegment) -> bool:
+        if one.expression is None:
+            return True
+        try:
+            return self._context is not None and one.expression.is_true(self._context)
+        except RuleError:
+            self.failures += 1
+            return False
+
+
+# --- the fixed fields ---------------------------------------------------------------------------------
+
+
+def _recent_items(world: World, profile: Profile, _t: float) -> list[str]:
+    return [world.catalogue.ids[index] for index in recents(profile.state)[1][1].tolist() if index >= 0]
+
+
+_FIXED: dict[str, Callable[[World, Profile, float], Any]] = {
+    "id": lambda _, profile, __: profile.id,
+    "segments": lambda world, profile, t: list(members_at(world, profile, t)),
+    "traits": lambda _, profile, __: profile.traits,
+    "consent": lambda _, profile, __: profile.consent,
+    "primaryInterest": lambda world, profile, _: primary_interest(world, profile) or "",
+    "purchases": lambda _, profile, __: list(profile.purchases),
+    "recentItems": _recent_items,
+    "isKnown": lambda _, profile, __: any(name.startswith("user_id:") for name in profile.identifiers),
+}
+"""Fields of `profile` that are neither traits nor features."""

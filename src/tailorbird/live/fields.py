@@ -1,0 +1,63 @@
+"""What can change a field of `profile` that rules read: which events, which traits, and whether time does.
+
+Segments are evaluated on every event. That only those are whose fields can have changed rests on this page;
+`tests/property/test_segment_laws.py` holds it to evaluating all of them.
+"""
+
+from typing import NamedTuple
+
+from tailorbird.features.state import new_state
+from tailorbird.features.view import ALIASES, feature
+from tailorbird.features.vocabulary import Vocabulary, slug
+
+STEADY = float("inf")
+"""Time alone does not change the field."""
+
+
+class Need(NamedTuple):
+    """When a field has to be read again."""
+
+    stem: str = ""
+    """After an event or about a category of this stem (see `features.vocabulary`)."""
+    trait: str = ""
+    """After this trait was declared."""
+    is_any: bool = False
+    """After any event."""
+    step_seconds: float = STEADY
+    """When time moves from one multiple of it to the next; 0 for whenever time moves."""
+
+
+_COLUMN_STEPS = {
+    "decayed_1h": 0.0,
+    "decayed_1d": 0.0,
+    "decayed_7d": 0.0,
+    "decayed_30d": 0.0,
+    "count": STEADY,
+    "1h": 300.0,
+    "1d": 3600.0,
+    "7d": 86400.0,
+    "30d": 86400.0,
+}
+"""Columns of a counter, the longer names first, with the width of their tiles (see `features.counters`)."""
+_TIMELESS = ("sessions", "value", "orders", "value_per_order")
+_FIXED = ("id", "consent", "primaryInterest", "purchases", "recentItems", "isKnown", "traits")
+_NOBODY = new_state(0.0)
+_NO_WORDS = Vocabulary(lambda _name, _code: None)
+
+
+def need_of(field: str) -> Need:
+    """Return when a field of `profile` can change.
+
+    >>> need_of("views_7d")
+    Need(stem='product_viewed', trait='', is_any=False, step_seconds=86400.0)
+    """
+    if field in _FIXED or field in _TIMELESS:
+        return Need(is_any=True)
+    if feature(_NOBODY, _NO_WORDS, field, 0.0) is None:
+        return Need(trait=field)
+    for column, step in _COLUMN_STEPS.items():
+        stem = field.removesuffix(f"_{column}")
+        if stem != field:
+            event = ALIASES.get(stem)
+            return Need(stem=stem if event is None else slug(event), step_seconds=step)
+    return Need(is_any=True, step_seconds=0.0)

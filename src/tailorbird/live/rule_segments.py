@@ -1,0 +1,375 @@
+"""Rule segments as they are declared, made ready: compiled, in an order, and found by what may change them.
+
+A segment's rule may read others, as `'vip' in profile.segments`; those come before it in the order, and
+a circle of them is refused. It sees of `profile.segments` those that it names and no others.
+
+Each declaration is kept with two offsets of the log, of its first record and of its latest. The latest of
+all is the `version`: a person whose segments were evaluated by another version has all of them evaluated
+next, and what was kept of a segment from before its first record is of another one that had its name.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from tailorbird.errors import Fault, InvalidInputError
+from tailorbird.features.sequence import ANY
+from tailorbird.features.vocabulary import CATEGORY, EVENT, Vocabulary, slug
+from tailorbird.limits import RECENT_EVENTS_MAX
+from tailorbird.live.fields import STEADY, Need, need_of
+from tailorbird.live.table import Table
+from tailorbird.rules.cel import Expression, compile_expression
+from tailorbird.schema.profile import Profile
+from tailorbird.schema.segment import EventSequence, RuleSegment, SegmentChanged
+from tailorbird.stores.state import StateStore
+
+T = TypeVar("T")
+
+SEGMENT_VARIABLES = frozenset({"profile", "now"})
+
+_TOKEN = re.compile(r"//[^\n]*|'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
+_NAMED = re.compile(r"(?<![\w'\"])\x00(\d+)\x00\s+in\s+profile\.segments\b(?!\s*[.\[(])")
+_READ = re.compile(r"(?<![.\w])profile\.segments\b")
+
+
+class Declared(msgspec.Struct, frozen=True):
+    """A segment, and the log offsets of its first and its latest declaration."""
+
+    segment: RuleSegment
+    since: int
+    changed: int
+
+
+class CompiledSegment:
+    """A segment with everything that is prepared once."""
+
+    def __init__(self, segment: RuleSegment) -> None:
+        self.segment = segment
+        self.key = segment.key
+        self.expression: Expression | None = None
+        self.fields: frozenset[str] = frozenset()
+        self.named: tuple[str, ...] = ()
+        """The segments that the rule reads."""
+        if segment.rule is not None:
+            self.expression = compile_expression(segment.rule, "rule", SEGMENT_VARIABLES)
+            self.fields = _fields(self.expression)
+            self.named = _named(self.expression)
+        self._needs = self._list_needs()
+        self.step_seconds = min((need.step_seconds for need in self._needs), default=STEADY)
+        self.stems = frozenset(need.stem for need in self._needs if need.stem)
+        self.traits = frozenset(need.trait for need in self._needs if need.trait)
+        self.is_any = any(need.is_any for need in self._needs)
+
+    def _list_needs(self) -> list[Need]:
+        needs = [need_of(field) for field in sorted(self.fields)]
+        if self.expression is not None and "now" in self.expression.variables:
+            needs.append(Need(is_any=True, step_seconds=0.0))
+        sequence = self.segment.sequence
+        if sequence is not None:
+            needs += [Need(stem=slug(step.event)) for step in sequence.steps]
+            needs += [] if sequence.lasts_seconds is None else [Need(step_seconds=0.0)]
+        return needs
+
+
+class CompiledSequence(NamedTuple):
+    """A sequence in the codes of a vocabulary, a row for each event; see `features.sequence`."""
+
+    steps: NDArray[np.int64]
+    items: dict[int, str]
+    """By row, the item of which the catalogue had not heard yet."""
+    sequence: EventSequence
+
+
+class Index:
+    """All segments in the order of evaluation, by position, and which ones a change may concern."""
+
+    def __init__(self, segments: list[CompiledSegment]) -> None:
+        self.segments = segments
+        self.all = frozenset(range(len(segments)))
+        self.dependent = tuple(place for place, one in enumerate(segments) if one.named)
+        self.sequences = frozenset(place for place, one in enumerate(segments) if one.segment.sequence)
+        self._any = frozenset(place for place, one in enumerate(segments) if one.is_any)
+        self._by_stem: dict[str, set[int]] = {}
+        self._by_trait: dict[str, set[int]] = {}
+        self._by_step: dict[float, set[int]] = {}
+        for place, one in enumerate(segments):
+            for stem in one.stems:
+                self._by_stem.setdefault(stem, set()).add(place)
+            for trait in one.traits:
+                self._by_trait.setdefault(trait, set()).add(place)
+            if one.step_seconds < STEADY:
+                self._by_step.setdefault(one.step_seconds, set()).add(place)
+
+    def touched(self, stems: Iterable[str], traits: Iterable[str]) -> set[int]:
+        """Return the segments that an event may change, which counted `stems` and declared `traits`."""
+        found = set(self._any)
+        for stem in stems:
+            found |= self._by_stem.get(stem, frozenset())
+        for trait in traits:
+            found |= self._by_trait.get(trait, frozenset())
+        return found
+
+    def moved(self, before: float, t: float) -> set[int]:
+        """Return the segments that the time from `before` to `t` may change."""
+        found: set[int] = set()
+        if t == before:
+            return found
+        for step, places in self._by_step.items():
+            if step == 0.0 or t // step != before // step:
+                found |= places
+        return found
+
+
+class RuleSegments:
+    """The declared segments of a world, how many people are in each, and what is not announced yet.
+
+    Only the fold writes it.
+    """
+
+    def __init__(self, store: StateStore, vocabulary: Vocabulary) -> None:
+        self._table = Table(store, "segment", _msgpack(Declared), _CACHE_BYTES)
+        self._sizes = Table(store, "size", _msgpack(int), _CACHE_BYTES)
+        self._unannounced = Table(store, "unannounced", _msgpack(SegmentChanged), _CACHE_BYTES)
+        self.tables: tuple[Table[Any], ...] = (self._table, self._sizes, self._unannounced)
+        self._vocabulary = vocabulary
+        self.declared: dict[str, Declared] = dict(self._table.scan())
+        self.unannounced: dict[str, SegmentChanged] = dict(self._unannounced.scan())
+        """Changes that the fold derived and that no record has announced."""
+        self.version = -1
+        self._compiled: dict[str, tuple[RuleSegment, CompiledSegment]] = {}
+        self._sequences: dict[str, CompiledSequence] = {}
+        self._index: Index | None = None
+        self._latest = (0.0, 0.0)
+        self._settle()
+
+    @property
+    def index(self) -> Index:
+        """Return the index of all that is declared, made when it is first asked for."""
+        if self._index is None:
+            self._index = Index(self._in_order())
+        return self._index
+
+    @property
+    def has_timed(self) -> bool:
+        """Return whether anybody can enter or leave by time alone."""
+        return bool(self.index.moved(-1.0, 1e18))
+
+    def put(self, offset: int, segment: RuleSegment) -> None:
+        """Declare or change a segment; its sequence's names get their codes."""
+        before = self.declared.get(segment.key)
+        declared = Declared(segment, offset if before is None else before.since, offset)
+        self._table.put(segment.key, declared)
+        self.declared[segment.key] = declared
+        for step in () if segment.sequence is None else segment.sequence.steps:
+            self._vocabulary.reserve(EVENT, step.event)
+            if step.category is not None:
+                self._vocabulary.reserve(CATEGORY, step.category)
+        self._settle()
+
+    def delete(self, key: str) -> None:
+        """Take a segment away, and its size."""
+        if self.declared.pop(key, None) is not None:
+            self._table.delete(key)
+            self._sizes.delete(key)
+            self._settle()
+
+    def held(self, profile: Profile) -> dict[str, float]:
+        """Return what is kept of a person's segments, without those that are not declared any more."""
+        version, declared = profile.segments_version, self.declared
+        return {
+            key: since
+            for key, since in profile.segments.items()
+            if key in declared and declared[key].since <= version
+        }
+
+    def size(self, key: str) -> int:
+        """Return how many people are in a segment, as far as they are evaluated."""
+        return self._sizes.get(key) or 0
+
+    def count(self, key: str, amount: int) -> None:
+        """Add to a segment's size."""
+        self._sizes.put(key, self.size(key) + amount)
+
+    def note(self, change: SegmentChanged) -> None:
+        """Keep a change until it is announced."""
+        key = _key_of(change)
+        self.unannounced[key] = change
+        self._unannounced.put(key, change)
+
+    def announced(self, change: SegmentChanged) -> None:
+        """Let go of a change that the log holds; what was announced of another history stays to be."""
+        key = _key_of(change)
+        waiting = self.unannounced.get(key)
+        if waiting is not None and (waiting.profile, waiting.change) == (change.profile, change.change):
+            del self.unannounced[key]
+            self._unannounced.delete(key)
+
+    def steps_of(self, one: CompiledSegment, find_item: Mapping[str, int]) -> NDArray[np.int64]:
+        """Return a segment's sequence in codes, shape (events, 3); an item nobody met has none to match."""
+        sequence = one.segment.sequence
+        assert sequence is not None, "the caller looked"
+        compiled = self._sequences.get(one.key)
+        if compiled is None or compiled.sequence is not sequence:
+            compiled = self._sequences[one.key] = self._spelled(sequence)
+        for row, item in list(compiled.items.items()):
+            index = find_item.get(item, -1)
+            if index >= 0:
+                compiled.steps[row, 1] = index
+                del compiled.items[row]
+        return compiled.steps
+
+    def heard(self, t: float, received: float) -> None:
+        """Note an event's time, and when it came."""
+        if min(t, received) >= self._latest[0]:
+            self._latest = (min(t, received), received)
+
+    def time_at(self, now: float) -> float | None:
+        """Return the time that events have come to, going on with the clock; None before the first one.
+
+        A recorded log that is sent again lives in its own time.
+        """
+        t, received = self._latest
+        return t + max(now - received, 0.0) if received else None
+
+    def _spelled(self, sequence: EventSequence) -> CompiledSequence:
+        find = self._vocabulary.find
+        rows: list[tuple[int, int, int]] = []
+        items: dict[int, str] = {}
+        for step in sequence.steps:
+            category = ANY if step.category is None else find(CATEGORY, step.category)
+            for _ in range(step.times):
+                if step.item is not None:
+                    items[len(rows)] = step.item
+                rows.append((find(EVENT, step.event), ANY if step.item is None else _NOTHING, category))
+        return CompiledSequence(np.array(rows, np.int64), items, sequence)
+
+    def _settle(self) -> None:
+        self.version = max((declared.changed for declared in self.declared.values()), default=-1)
+        self._index = None
+
+    def _in_order(self) -> list[CompiledSegment]:
+        before, self._compiled = self._compiled, {}
+        for key, declared in self.declared.items():
+            kept = before.get(key)
+            if kept is None or kept[0] is not declared.segment:
+                kept = (declared.segment, CompiledSegment(declared.segment))
+            self._compiled[key] = kept
+        return ordered({key: compiled for key, (_, compiled) in self._compiled.items()})
+
+
+_NOTHING = -2  # No code: matches no event.
+_CACHE_BYTES = 4 * 1024 * 1024  # All of 500 segments with rules of the greatest length.
+
+
+def _msgpack(kind: type[T]) -> tuple[Callable[[T], bytes], Callable[[bytes], T]]:
+    return msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(kind).decode
+
+
+def _key_of(change: SegmentChanged) -> str:
+    """Return where a change waits: one record changes one person."""
+    return f"{change.cause:015d} {change.segment}"
+
+
+def ordered(segments: Mapping[str, CompiledSegment]) -> list[CompiledSegment]:
+    """Return segments by key, but those that others read before them."""
+    found: dict[str, CompiledSegment] = {}
+    for key in sorted(segments):
+        _place(key, segments, found, set())
+    return list(found.values())
+
+
+def _place(
+    key: str, segments: Mapping[str, CompiledSegment], found: dict[str, CompiledSegment], above: set[str]
+) -> None:
+    if key in found or key in above or key not in segments:
+        return
+    for named in segments[key].named:
+        _place(named, segments, found, above | {key})
+    found[key] = segments[key]
+
+
+def check_segment(segment: RuleSegment, others: Mapping[str, RuleSegment]) -> RuleSegment:
+    """Return a segment that can be evaluated beside `others`.
+
+    Raises:
+        InvalidInputError: It has neither rule nor sequence, its rule is no CEL or reads what it may not, its
+            sequence is longer than what is remembered, or it and others read one another in a circle.
+    """
+    faults = []
+    if segment.rule is None and segment.sequence is None:
+        faults.append(Fault("rule", "a segment has a rule, a sequence, or both", None))
+    if segment.sequence is not None:
+        total = sum(step.times for step in segment.sequence.steps)
+        if total > RECENT_EVENTS_MAX:
+            rule = f"at most {RECENT_EVENTS_MAX} events in all: as many are remembered"
+            faults.append(Fault("sequence.steps", rule, total))
+    if faults:
+        raise InvalidInputError(*faults)
+    named = {key: CompiledSegment(other).named for key, other in others.items() if _may_read(other)}
+    named[segment.key] = CompiledSegment(segment).named
+    circle = _circle(segment.key, named)
+    if circle:
+        rule = f"segments read one another in a circle: {' -> '.join(circle)}"
+        raise InvalidInputError(Fault("rule", rule, segment.rule))
+    return segment
+
+
+def _may_read(segment: RuleSegment) -> bool:
+    return segment.rule is not None and "segments" in segment.rule
+
+
+def _circle(start: str, named: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """Return the way from `start` back to itself, nothing where there is none."""
+    came_from: dict[str, str] = {}
+    waiting = [start]
+    while waiting:
+        key = waiting.pop()
+        for other in named.get(key, ()):
+            if other == start:
+                way = [start, key]
+                while way[-1] != start:
+                    way.append(came_from[way[-1]])
+                return way[::-1]
+            if other not in came_from:
+                came_from[other] = key
+                waiting.append(other)
+    return []
+
+
+def _fields(expression: Expression) -> frozenset[str]:
+    """Return the fields of `profile` that a rule reads, without `segments`.
+
+    Raises:
+        InvalidInputError: They cannot be told, so nobody could say when to evaluate it.
+    """
+    fields = expression.fields("profile")
+    if fields is None:
+        rule = "must name each field of profile that it reads, as in profile.views_7d"
+        raise InvalidInputError(Fault("rule", rule, expression.source))
+    return fields - {"segments"}
+
+
+def _named(expression: Expression) -> tuple[str, ...]:
+    """Return the segments that a rule reads.
+
+    Raises:
+        InvalidInputError: They cannot be told, so there is no order to evaluate them in.
+    """
+    texts: list[str] = []
+
+    def placed(match: re.Match[str]) -> str:
+        if match[0].startswith("//"):
+            return " "
+        texts.append(match[0][1:-1])
+        return f"\0{len(texts) - 1}\0"
+
+    bare = _TOKEN.sub(placed, expression.source)
+    named = [texts[int(place)] for place in _NAMED.findall(bare)]
+    if len(named) != len(_READ.findall(bare)):
+        rule = "may read other segments only as 'key' in profile.segments"
+        raise InvalidInputError(Fault("rule", rule, expression.source))
+    return tuple(dict.fromkeys(named))
