@@ -10,7 +10,15 @@ import msgspec
 from tailorbird.app.config import Config, load_config, load_keys
 from tailorbird.app.engine import Engine, catch_up, current_state
 from tailorbird.app.operators import readout_query
-from tailorbird.app.server import checked_placements, declare_placements, open_engine, options_of, serve
+from tailorbird.app.server import (
+    checked_placements,
+    checked_segments,
+    declare_placements,
+    declare_segments,
+    open_engine,
+    options_of,
+    serve,
+)
 from tailorbird.clock import SystemClock
 from tailorbird.errors import ConfigurationError, ConflictError, NotFoundError
 from tailorbird.live.world import TABLES, World
@@ -31,6 +39,7 @@ def run_serve(options: argparse.Namespace) -> int:
     """Serve until told to stop."""
     config = _config(options)
     placements = checked_placements(options.config)  # Before keys are made that are shown but once.
+    segments = checked_segments(options.config)
     folder = Path(config.data)
     folder.mkdir(parents=True, exist_ok=True)
     keys, made = load_keys(folder)
@@ -40,6 +49,7 @@ def run_serve(options: argparse.Namespace) -> int:
         print("tailorbird: these keys are shown once; the server and admin keys are stored as hashes")
     engine = open_engine(config, keys)
     declare_placements(engine, placements)
+    declare_segments(engine, segments)
     serve(engine, config, keys)
     return 0
 
@@ -56,13 +66,15 @@ def run_report(options: argparse.Namespace) -> int:
 
 
 def run_check(options: argparse.Namespace) -> int:
-    """Validate configuration and placements."""
+    """Validate configuration, placements and segments."""
     load_config(options.config, {})
     count = len(checked_placements(options.config))
+    segments = len(checked_segments(options.config))
     if options.json:
-        print(msgspec.json.encode({"ok": True, "placements": count}).decode())
+        print(msgspec.json.encode({"ok": True, "placements": count, "segments": segments}).decode())
     else:
-        print(f"the configuration is right; {count} placement{'s' * (count != 1)}")
+        placed = f"{count} placement{'s' * (count != 1)}, {segments} segment{'s' * (segments != 1)}"
+        print(f"the configuration is right; {placed}")
     return 0
 
 

@@ -114,6 +114,11 @@ class Engine:
         Where that fails, the state is at fault or the fold is; the log is folded again from its start,
         which mends the first and shows the second.
         """
+        count = self._catch_up()
+        self._announce()
+        return count
+
+    def _catch_up(self) -> int:
         try:
             count = catch_up(self.fold, self.log)
         except StorageError:
@@ -247,6 +252,31 @@ class Engine:
                     self.fold.apply_decision(offset, entry, key)
         except Exception as error:
             raise self._fold_failed(error) from error
+        self._announce()
+
+    def _announce(self) -> None:
+        """Log who entered and left segments by what was folded; what cannot be logged now is later."""
+        segments = self.world.segments
+        while segments.unannounced:
+            written: list[tuple[int, LogRecord]] = []
+            try:
+                for change in segments.unannounced.values():
+                    offset = self.log.append(*encode(change))
+                    written.append((offset, change))  # Also where the next one is refused.
+            except (StorageError, OverloadedError) as error:
+                logger.warning("changes of segments wait to be announced: %s", error)
+                if not written:
+                    return
+            try:
+                self.log.flush()
+            except StorageError as error:
+                logger.error("changes of segments wait to be announced: %s", error)  # noqa: TRY400
+                return
+            try:
+                for offset, record in written:
+                    self.fold.apply_record(offset, record)
+            except Exception as error:
+                raise self._fold_failed(error) from error
 
     def _fold_failed(self, error: Exception) -> StorageError:
         """Stop writing, for the world is no longer the fold of the log; return what to tell who waits."""
@@ -315,6 +345,7 @@ class Engine:
             self.fold.apply_record(offset, record)
         except Exception as error:
             raise self._fold_failed(error) from error
+        self._announce()
         return offset
 
     def keep_reject(self, reject: Reject) -> None:
@@ -430,6 +461,7 @@ class Engine:
             self.decider.use(world)
             old_fold.let_go()
             old.store.close()
+            self._announce()
             await self._commit(world)
             self._state_files.keep_only_newest()
             # What an interrupted rebuild left is a state of before, too.

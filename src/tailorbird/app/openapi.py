@@ -24,6 +24,7 @@ from tailorbird.app.answers import (
     ReplayedAnswer,
     RevocationAnswer,
     RevokedLinksAnswer,
+    SegmentsAnswer,
     SuppressedAnswer,
     SuppressionsAnswer,
     WrittenAnswer,
@@ -37,6 +38,7 @@ from tailorbird.limits import COUNT_MAX, PAGE_SIZE_MAX
 from tailorbird.schema.item import Item, ItemPatch
 from tailorbird.schema.placement import Placement
 from tailorbird.schema.readout import Readouts
+from tailorbird.schema.segment import RuleSegment
 
 _JSON = "application/json"
 _PROBLEM = "application/problem+json"
@@ -153,6 +155,10 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/admin/v1/placements/{key:path}"): Operation("placements", answer=Placement),
     ("PUT", "/admin/v1/placements/{key:path}"): Operation("placements", Placement, Placement),
     ("DELETE", "/admin/v1/placements/{key:path}"): Operation("placements", status=204),
+    ("GET", "/admin/v1/segments"): Operation("segments", answer=SegmentsAnswer),
+    ("GET", "/admin/v1/segments/{key:path}"): Operation("segments", answer=RuleSegment),
+    ("PUT", "/admin/v1/segments/{key:path}"): Operation("segments", RuleSegment, RuleSegment),
+    ("DELETE", "/admin/v1/segments/{key:path}"): Operation("segments", status=204),
     ("PUT", "/admin/v1/profiles/{identifier:path}/consent"): Operation(
         "people",
         {
@@ -301,7 +307,7 @@ def _responses(operation: Operation, refs: dict[Any, Any]) -> dict[str, Any]:
     if operation.tag == "openfeature":
         problem["content"] = {_JSON: {"schema": {"type": "object"}}}
     responses = {str(operation.status): done, "4XX": problem, "503": problem}
-    if operation.answer is Placement and operation.body is Placement:
+    if operation.body in (Placement, RuleSegment):
         responses["201"] = done
     if operation.body is SubmitBody:
         responses["200"] = done  # Of a dry run, which makes nothing.

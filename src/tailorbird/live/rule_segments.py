@@ -143,7 +143,9 @@ class RuleSegments:
         self._compiled: dict[str, tuple[RuleSegment, CompiledSegment]] = {}
         self._sequences: dict[str, CompiledSequence] = {}
         self._index: Index | None = None
-        self._latest = (0.0, 0.0)
+        self.event_time = 0.0
+        """The latest time of an event folded since the start, and when that one came; epoch seconds."""
+        self.event_received = 0.0
         self._settle()
 
     @property
@@ -222,18 +224,14 @@ class RuleSegments:
                 del compiled.items[row]
         return compiled.steps
 
-    def heard(self, t: float, received: float) -> None:
-        """Note an event's time, and when it came."""
-        if min(t, received) >= self._latest[0]:
-            self._latest = (min(t, received), received)
-
     def time_at(self, now: float) -> float | None:
         """Return the time that events have come to, going on with the clock; None before the first one.
 
         A recorded log that is sent again lives in its own time.
         """
-        t, received = self._latest
-        return t + max(now - received, 0.0) if received else None
+        received = self.event_received
+        # A client whose clock is ahead does not take everybody with it.
+        return min(self.event_time, received) + max(now - received, 0.0) if received else None
 
     def _spelled(self, sequence: EventSequence) -> CompiledSequence:
         find = self._vocabulary.find

@@ -128,6 +128,9 @@ class Fold:
         world = self.world
         t = logged.t
         world.newest = max(world.newest, logged.r)
+        segments = world.segments
+        if t > segments.event_time:
+            segments.event_time, segments.event_received = t, logged.r
         profile = self._resolve(event, t)
         name = name_of(event)
         properties = event.properties or {}
@@ -138,8 +141,7 @@ class Fold:
             self._observe(profile, (name, t), items, categories)
             if name == _PURCHASE:
                 _observe_purchase(profile, properties, items, t)
-            if world.segments.declared:
-                world.segments.heard(t, logged.r)
+            if segments.declared:
                 codes = [world.vocabulary.event(name), *self._categories[: len(categories)].tolist()]
                 self._membership.event(profile, Reason(offset, logged.r, logged.m), codes, traits)
         if name in _EXPOSURES or name in world.goals:
