@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 
-NAMES = ("thompson", "decide", "collect", "freshness", "rebuild", "memory")
+NAMES = ("thompson", "decide", "collect", "freshness", "rebuild", "memory", "segment_rules")
 SECONDS_MAX = 900.0
 
 
