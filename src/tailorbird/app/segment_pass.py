@@ -53,7 +53,7 @@ class SegmentPass:
             await asyncio.sleep(_LOOK_SECONDS)
             segments = self._engine.world.segments
             if not segments.declared or (
-                self.is_current and (elapsed() < next_due or not segments.has_timed)
+                self.is_current and (elapsed() < next_due or not segments.index.has_timed)
             ):
                 continue
             started = elapsed()

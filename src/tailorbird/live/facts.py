@@ -13,6 +13,8 @@ from tailorbird.features.state import (
     COUNTERS,
     LAST_SEEN,
     RECENTS,
+    SESSION_DEPTH,
+    counted,
     find_counter,
     new_state,
     read_counter,
@@ -20,8 +22,9 @@ from tailorbird.features.state import (
 )
 from tailorbird.features.view import common_features, feature, features
 from tailorbird.limits import COUNTER_KEYS_MAX, RECENT_EVENTS_MAX
+from tailorbird.live.fields import CATEGORIZED, DECLARED, SESSION, USER
 from tailorbird.live.profiles import primary_interest
-from tailorbird.live.rule_segments import CompiledSegment
+from tailorbird.live.rule_segments import MEMBERS, CompiledSegment
 from tailorbird.live.world import World
 from tailorbird.rules.cel import RuleError, context_of
 from tailorbird.schema.profile import Profile
@@ -40,8 +43,8 @@ def profile_facts(world: World, profile: Profile, fields: frozenset[str] | None,
     vocabulary = world.vocabulary
     if fields is None:
         fixed = {name: read(world, profile, t) for name, read in _FIXED.items()}
-        counted = common_features(profile.state, vocabulary, t) | features(profile.state, vocabulary, t)
-        return {**profile.traits, **counted, **fixed}
+        named = common_features(profile.state, vocabulary, t) | features(profile.state, vocabulary, t)
+        return {**profile.traits, **named, **fixed}
     facts = {}
     for name in fields:
         if name in _FIXED:
@@ -87,21 +90,38 @@ def places_at(world: World, profile: Profile, t: float) -> Iterable[int]:
     index = world.segments.index
     if profile.is_segments_due or profile.segments_version != world.segments.version:
         return index.all
-    return index.moved(profile.segments_t, t)
+    stem = world.vocabulary.stem
+    return index.moved(profile.segments_t, t, lambda: map(stem, counted(profile.state).tolist()))
 
 
-def places_after_event(
-    world: World, profile: Profile, t: float, codes: Iterable[int], traits: Iterable[str]
-) -> Iterable[int]:
-    """Return the segments that may have changed by an event that counted `codes` and declared `traits`."""
+class Touched(NamedTuple):
+    """What an event has touched of a person."""
+
+    codes: list[int]
+    """What it counted: the event's own code, then those of its categories."""
+    traits: Iterable[str]
+    """The traits that it declared."""
+    has_user: bool
+    """Whether it names a user."""
+
+
+def places_after_event(world: World, profile: Profile, t: float, touched: Touched) -> Iterable[int]:
+    """Return the segments that an event may have changed, or time until it."""
     index = world.segments.index
     due = places_at(world, profile, t)
-    if due is index.all:
-        return due
-    found = index.touched(map(world.vocabulary.stem, codes), traits)
-    found.update(due)
-    if _may_have_forgotten(profile, t, codes):
+    if due is index.all or _may_have_forgotten(profile, t, touched.codes):
         return index.all
+    stems = [world.vocabulary.stem(code) for code in touched.codes]
+    if profile.state.item(SESSION_DEPTH) == 1.0:
+        stems.append(SESSION)
+    if touched.has_user:
+        stems.append(USER)
+    if len(touched.codes) > 1:
+        stems.append(CATEGORIZED)
+    if touched.traits:
+        stems.append(DECLARED)
+    found = index.touched(stems, touched.traits)
+    found.update(due)
     if index.sequences and profile.state.item(RECENTS) >= RECENT_EVENTS_MAX:
         # An event that goes from the ring can end a sequence, and begin none.
         found.update(place for place in index.sequences if index.segments[place].key in profile.segments)
@@ -123,19 +143,29 @@ def last_known(profile: Profile) -> float:
 
 def evaluated(world: World, profile: Profile, t: float, places: Iterable[int]) -> Evaluation:
     """Evaluate the segments at `places`, and those that read one that has changed, as of `t`."""
+    if not places:
+        return _NOTHING
     index = world.segments.index
-    held = world.segments.held(profile)
     wanted = set(places)
     run = _Run(world, profile, t)
-    run.prepare([index.segments[place] for place in wanted if not index.segments[place].named])
+    context = run.context_of([index.segments[place] for place in wanted])
     for place in sorted(wanted.difference(index.dependent)):
-        run.take(index.segments[place], held)
+        run.take(index.segments[place], context)
+    is_shown = False
     for place in index.dependent:
         one = index.segments[place]
-        if place in wanted or any(key in run.changed for key in one.named):
-            run.prepare([one], [key for key in one.named if run.is_in(key, held)])
-            run.take(one, held)
+        if place in wanted:
+            if not is_shown:
+                run.show(context, index.named)
+            is_shown = not run.take(one, context)
+        elif not run.moved.isdisjoint(one.named):
+            own = run.context_of([one])
+            run.show(own, one.named)
+            is_shown = not run.take(one, own) and is_shown
     return Evaluation(run.changes, run.failures)
+
+
+_NOTHING = Evaluation([], 0)
 
 
 class _Run:
@@ -143,31 +173,35 @@ class _Run:
 
     def __init__(self, world: World, profile: Profile, t: float) -> None:
         self._world, self._profile, self._t = world, profile, t
-        self._context: Any = None
+        self._members = set(world.segments.held(profile))
+        self._recents: Any = None
         self.changes: list[tuple[str, bool]] = []
-        self.changed: dict[str, bool] = {}
+        self.moved: set[str] = set()
         self.failures = 0
 
-    def prepare(self, segments: list[CompiledSegment], named: list[str] | None = None) -> None:
-        """Make ready what the rules of `segments` read; `named`: of the segments that they read, those in."""
-        fields = frozenset().union(*(one.fields for one in segments)) if segments else frozenset()
+    def context_of(self, segments: list[CompiledSegment]) -> Any:  # noqa: ANN401
+        """Return what the rules of `segments` read, without other segments; None where it has no form."""
+        fields = frozenset().union(*[one.fields for one in segments])
         facts = profile_facts(self._world, self._profile, fields, self._t)
-        if named is not None:
-            facts["segments"] = named
         try:
-            self._context = context_of({"profile": facts, "now": self._t})
+            return context_of({"profile": facts, "now": self._t})
         except RuleError:
-            self._context = None
+            return None
 
-    def is_in(self, key: str, held: dict[str, float]) -> bool:
-        return self.changed.get(key, key in held)
+    def show(self, context: Any, named: Iterable[str]) -> None:  # noqa: ANN401
+        """Let rules see which of the segments that they name the person is in."""
+        if context is not None:
+            context.add_variable(MEMBERS, [key for key in named if key in self._members])
 
-    def take(self, one: CompiledSegment, held: dict[str, float]) -> None:
-        """Evaluate one segment."""
-        is_in = one.segment.enabled and self._is_reached(one) and self._is_true(one)
-        if is_in != (one.key in held):
-            self.changes.append((one.key, is_in))
-            self.changed[one.key] = is_in
+    def take(self, one: CompiledSegment, context: Any) -> bool:  # noqa: ANN401
+        """Evaluate one segment; return whether the person came or went."""
+        is_in = one.segment.enabled and self._is_reached(one) and self._is_true(one, context)
+        if is_in == (one.key in self._members):
+            return False
+        (self._members.add if is_in else self._members.discard)(one.key)
+        self.changes.append((one.key, is_in))
+        self.moved.add(one.key)
+        return True
 
     def _is_reached(self, one: CompiledSegment) -> bool:
         """Return whether the person went through the segment's sequence, if it has one."""
@@ -175,14 +209,16 @@ class _Run:
         if sequence is None:
             return True
         steps = self._world.segments.steps_of(one, self._world.catalogue.index)
-        end = completed(recents(self._profile.state), steps, sequence.within_seconds, self._t)
+        if self._recents is None:
+            self._recents = recents(self._profile.state)
+        end = completed(self._recents, steps, sequence.within_seconds, self._t)
         return end >= (0.0 if sequence.lasts_seconds is None else self._t - sequence.lasts_seconds)
 
-    def _is_true(self, one: CompiledSegment) -> bool:
+    def _is_true(self, one: CompiledSegment, context: Any) -> bool:  # noqa: ANN401
         if one.expression is None:
             return True
         try:
-            return self._context is not None and one.expression.is_true(self._context)
+            return context is not None and one.expression.is_true(context)
         except RuleError:
             self.failures += 1
             return False

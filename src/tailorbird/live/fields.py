@@ -14,17 +14,29 @@ STEADY = float("inf")
 """Time alone does not change the field."""
 
 
+# What happens beside counting, in the place of a stem: no stem has such a character.
+SESSION = "#session"  # A session began.
+USER = "#user"  # The event names a user.
+CATEGORIZED = "#category"  # The event is about some category.
+DECLARED = "#traits"  # The event declares traits.
+
+
 class Need(NamedTuple):
     """When a field has to be read again."""
 
     stem: str = ""
-    """After an event or about a category of this stem (see `features.vocabulary`)."""
+    """After an event or about a category of this stem (see `features.vocabulary`), or one of the above."""
     trait: str = ""
     """After this trait was declared."""
     is_any: bool = False
     """After any event."""
     step_seconds: float = STEADY
     """When time moves from one multiple of it to the next; 0 for whenever time moves."""
+
+    @property
+    def is_timed(self) -> bool:
+        """Return whether time alone may change the field."""
+        return self.step_seconds < STEADY
 
 
 _COLUMN_STEPS = {
@@ -39,8 +51,19 @@ _COLUMN_STEPS = {
     "30d": 86400.0,
 }
 """Columns of a counter, the longer names first, with the width of their tiles (see `features.counters`)."""
-_TIMELESS = ("sessions", "value", "orders", "value_per_order")
-_FIXED = ("id", "consent", "primaryInterest", "purchases", "recentItems", "isKnown", "traits")
+_ORDER = slug("Order Completed")
+_STEMS = {
+    "sessions": SESSION,
+    "value": _ORDER,
+    "orders": _ORDER,
+    "value_per_order": _ORDER,
+    "purchases": _ORDER,
+    "primaryInterest": CATEGORIZED,
+    "isKnown": USER,
+    "traits": DECLARED,
+}
+"""Fields that one thing changes, and time does not."""
+_ANY = ("id", "consent", "recentItems")
 _NOBODY = new_state(0.0)
 _NO_WORDS = Vocabulary(lambda _name, _code: None)
 
@@ -51,7 +74,9 @@ def need_of(field: str) -> Need:
     >>> need_of("views_7d")
     Need(stem='product_viewed', trait='', is_any=False, step_seconds=86400.0)
     """
-    if field in _FIXED or field in _TIMELESS:
+    if field in _STEMS:
+        return Need(stem=_STEMS[field])
+    if field in _ANY:
         return Need(is_any=True)
     if feature(_NOBODY, _NO_WORDS, field, 0.0) is None:
         return Need(trait=field)

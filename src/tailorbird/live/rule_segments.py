@@ -20,7 +20,7 @@ from tailorbird.errors import Fault, InvalidInputError
 from tailorbird.features.sequence import ANY
 from tailorbird.features.vocabulary import CATEGORY, EVENT, Vocabulary, slug
 from tailorbird.limits import RECENT_EVENTS_MAX
-from tailorbird.live.fields import STEADY, Need, need_of
+from tailorbird.live.fields import Need, need_of
 from tailorbird.live.table import Table
 from tailorbird.rules.cel import Expression, compile_expression
 from tailorbird.schema.profile import Profile
@@ -30,9 +30,12 @@ from tailorbird.stores.state import StateStore
 T = TypeVar("T")
 
 SEGMENT_VARIABLES = frozenset({"profile", "now"})
+MEMBERS = "segments"
+"""What evaluation gives a rule in the place of `profile.segments`: it changes while others are evaluated."""
 
 _TOKEN = re.compile(r"//[^\n]*|'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
 _NAMED = re.compile(r"(?<![\w'\"])\x00(\d+)\x00\s+in\s+profile\.segments\b(?!\s*[.\[(])")
+_PLACED = re.compile(r"\x00(\d+)\x00")
 _READ = re.compile(r"(?<![.\w])profile\.segments\b")
 
 
@@ -55,11 +58,13 @@ class CompiledSegment:
         self.named: tuple[str, ...] = ()
         """The segments that the rule reads."""
         if segment.rule is not None:
-            self.expression = compile_expression(segment.rule, "rule", SEGMENT_VARIABLES)
-            self.fields = _fields(self.expression)
-            self.named = _named(self.expression)
+            declared = compile_expression(segment.rule, "rule", SEGMENT_VARIABLES)
+            self.fields = _fields(declared)
+            self.named, source = _named(declared)
+            self.expression = compile_expression(source, "rule", SEGMENT_VARIABLES | {MEMBERS})
         self._needs = self._list_needs()
-        self.step_seconds = min((need.step_seconds for need in self._needs), default=STEADY)
+        self.steps = frozenset((need.step_seconds, need.stem) for need in self._needs if need.is_timed)
+        """By which steps time may change it, each with the stem that has to be counted, or none."""
         self.stems = frozenset(need.stem for need in self._needs if need.stem)
         self.traits = frozenset(need.trait for need in self._needs if need.trait)
         self.is_any = any(need.is_any for need in self._needs)
@@ -71,7 +76,8 @@ class CompiledSegment:
         sequence = self.segment.sequence
         if sequence is not None:
             needs += [Need(stem=slug(step.event)) for step in sequence.steps]
-            needs += [] if sequence.lasts_seconds is None else [Need(step_seconds=0.0)]
+            if sequence.lasts_seconds is not None:
+                needs += [Need(stem=slug(sequence.steps[-1].event), step_seconds=0.0)]
         return needs
 
 
@@ -91,18 +97,19 @@ class Index:
         self.segments = segments
         self.all = frozenset(range(len(segments)))
         self.dependent = tuple(place for place, one in enumerate(segments) if one.named)
+        self.named = tuple(sorted({key for one in segments for key in one.named}))
         self.sequences = frozenset(place for place, one in enumerate(segments) if one.segment.sequence)
         self._any = frozenset(place for place, one in enumerate(segments) if one.is_any)
         self._by_stem: dict[str, set[int]] = {}
         self._by_trait: dict[str, set[int]] = {}
-        self._by_step: dict[float, set[int]] = {}
+        self._by_step: dict[float, dict[str, set[int]]] = {}
         for place, one in enumerate(segments):
             for stem in one.stems:
                 self._by_stem.setdefault(stem, set()).add(place)
             for trait in one.traits:
                 self._by_trait.setdefault(trait, set()).add(place)
-            if one.step_seconds < STEADY:
-                self._by_step.setdefault(one.step_seconds, set()).add(place)
+            for step, stem in one.steps:
+                self._by_step.setdefault(step, {}).setdefault(stem, set()).add(place)
 
     def touched(self, stems: Iterable[str], traits: Iterable[str]) -> set[int]:
         """Return the segments that an event may change, which counted `stems` and declared `traits`."""
@@ -113,14 +120,26 @@ class Index:
             found |= self._by_trait.get(trait, frozenset())
         return found
 
-    def moved(self, before: float, t: float) -> set[int]:
-        """Return the segments that the time from `before` to `t` may change."""
+    @property
+    def has_timed(self) -> bool:
+        """Return whether anybody can enter or leave by time alone."""
+        return bool(self._by_step)
+
+    def moved(self, before: float, t: float, counted: Callable[[], Iterable[str]]) -> set[int]:
+        """Return the segments that the time from `before` to `t` may change.
+
+        A counter that a person does not have stays at nothing; `counted` gives the stems of those there are.
+        """
         found: set[int] = set()
         if t == before:
             return found
-        for step, places in self._by_step.items():
-            if step == 0.0 or t // step != before // step:
-                found |= places
+        steps = [places for step, places in self._by_step.items() if not step or t // step != before // step]
+        if not steps:
+            return found
+        for stem in ("", *counted()):
+            for places in steps:
+                if stem in places:
+                    found |= places[stem]
         return found
 
 
@@ -139,6 +158,9 @@ class RuleSegments:
         self.declared: dict[str, Declared] = dict(self._table.scan())
         self.unannounced: dict[str, SegmentChanged] = dict(self._unannounced.scan())
         """Changes that the fold derived and that no record has announced."""
+        self._written = set(self.unannounced)
+        self._size_of: dict[str, int] = dict(self._sizes.scan())
+        self._resized: set[str] = set()
         self.version = -1
         self._compiled: dict[str, tuple[RuleSegment, CompiledSegment]] = {}
         self._sequences: dict[str, CompiledSequence] = {}
@@ -154,11 +176,6 @@ class RuleSegments:
         if self._index is None:
             self._index = Index(self._in_order())
         return self._index
-
-    @property
-    def has_timed(self) -> bool:
-        """Return whether anybody can enter or leave by time alone."""
-        return bool(self.index.moved(-1.0, 1e18))
 
     def put(self, offset: int, segment: RuleSegment) -> None:
         """Declare or change a segment; its sequence's names get their codes."""
@@ -176,7 +193,8 @@ class RuleSegments:
         """Take a segment away, and its size."""
         if self.declared.pop(key, None) is not None:
             self._table.delete(key)
-            self._sizes.delete(key)
+            self._size_of.pop(key, None)
+            self._resized.add(key)
             self._settle()
 
     def held(self, profile: Profile) -> dict[str, float]:
@@ -190,17 +208,16 @@ class RuleSegments:
 
     def size(self, key: str) -> int:
         """Return how many people are in a segment, as far as they are evaluated."""
-        return self._sizes.get(key) or 0
+        return self._size_of.get(key, 0)
 
     def count(self, key: str, amount: int) -> None:
         """Add to a segment's size."""
-        self._sizes.put(key, self.size(key) + amount)
+        self._size_of[key] = self.size(key) + amount
+        self._resized.add(key)
 
     def note(self, change: SegmentChanged) -> None:
         """Keep a change until it is announced."""
-        key = _key_of(change)
-        self.unannounced[key] = change
-        self._unannounced.put(key, change)
+        self.unannounced[_key_of(change)] = change
 
     def announced(self, change: SegmentChanged) -> None:
         """Let go of a change that the log holds; what was announced of another history stays to be."""
@@ -208,7 +225,20 @@ class RuleSegments:
         waiting = self.unannounced.get(key)
         if waiting is not None and (waiting.profile, waiting.change) == (change.profile, change.change):
             del self.unannounced[key]
+
+    def checkpoint_begin(self) -> None:
+        """Hand to the tables what changes too often to go through them each time."""
+        for key in sorted(self._resized):
+            if key in self._size_of:
+                self._sizes.put(key, self._size_of[key])
+            else:
+                self._sizes.delete(key)
+        self._resized.clear()
+        for key in sorted(self._written - self.unannounced.keys()):
             self._unannounced.delete(key)
+        for key in sorted(self.unannounced.keys() - self._written):
+            self._unannounced.put(key, self.unannounced[key])
+        self._written = set(self.unannounced)
 
     def steps_of(self, one: CompiledSegment, find_item: Mapping[str, int]) -> NDArray[np.int64]:
         """Return a segment's sequence in codes, shape (events, 3); an item nobody met has none to match."""
@@ -351,8 +381,8 @@ def _fields(expression: Expression) -> frozenset[str]:
     return fields - {"segments"}
 
 
-def _named(expression: Expression) -> tuple[str, ...]:
-    """Return the segments that a rule reads.
+def _named(expression: Expression) -> tuple[tuple[str, ...], str]:
+    """Return the segments that a rule reads, and the rule with `MEMBERS` in place of `profile.segments`.
 
     Raises:
         InvalidInputError: They cannot be told, so there is no order to evaluate them in.
@@ -362,12 +392,13 @@ def _named(expression: Expression) -> tuple[str, ...]:
     def placed(match: re.Match[str]) -> str:
         if match[0].startswith("//"):
             return " "
-        texts.append(match[0][1:-1])
+        texts.append(match[0])
         return f"\0{len(texts) - 1}\0"
 
     bare = _TOKEN.sub(placed, expression.source)
-    named = [texts[int(place)] for place in _NAMED.findall(bare)]
+    named = [texts[int(place)][1:-1] for place in _NAMED.findall(bare)]
     if len(named) != len(_READ.findall(bare)):
         rule = "may read other segments only as 'key' in profile.segments"
         raise InvalidInputError(Fault("rule", rule, expression.source))
-    return tuple(dict.fromkeys(named))
+    source = _PLACED.sub(lambda match: texts[int(match[1])], _READ.sub(MEMBERS, bare))
+    return tuple(dict.fromkeys(named)), source

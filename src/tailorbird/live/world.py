@@ -233,6 +233,7 @@ class World:
         if self.popularity.updates:
             # Before the tables begin, so that the count is committed with what it counts.
             self.counts.put("popularity_updates", self.popularity.updates)
+        self.segments.checkpoint_begin()
         for table in self._tables:
             table.checkpoint_begin()
         self._snapshot = self._take_rows()

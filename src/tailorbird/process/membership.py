@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from tailorbird.limits import SEGMENT_CHANGES_MAX
-from tailorbird.live.facts import evaluated, last_known, places_after_event, places_at
+from tailorbird.live.facts import Touched, evaluated, last_known, places_after_event, places_at
 from tailorbird.live.world import World
 from tailorbird.schema.profile import Passage, Profile
 from tailorbird.schema.segment import SegmentChanged
@@ -32,10 +32,10 @@ class Membership:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def event(self, profile: Profile, reason: Reason, codes: Iterable[int], traits: Iterable[str]) -> None:
-        """Evaluate what an event may have changed, which counted `codes` and declared `traits`."""
+    def event(self, profile: Profile, reason: Reason, touched: Touched) -> None:
+        """Evaluate what an event may have changed."""
         t = last_known(profile)
-        self._evaluate(profile, reason, t, places_after_event(self._world, profile, t, codes, traits))
+        self._evaluate(profile, reason, t, places_after_event(self._world, profile, t, touched))
 
     def changed(self, profile: Profile, reason: Reason) -> None:
         """Evaluate all segments of a person whom something other than an event has changed."""

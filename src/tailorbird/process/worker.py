@@ -13,6 +13,7 @@ import numpy as np
 from tailorbird.features.state import ORDERS, VALUE, grown, observe
 from tailorbird.limits import PURCHASES_MAX, TRAIT_ENTRIES_MAX, TRAITS_BYTES_MAX, TRAITS_MAX
 from tailorbird.live.decision_ids import decision_id
+from tailorbird.live.facts import Touched
 from tailorbird.live.profiles import known
 from tailorbird.live.seen import key_of
 from tailorbird.live.world import World
@@ -143,7 +144,8 @@ class Fold:
                 _observe_purchase(profile, properties, items, t)
             if segments.declared:
                 codes = [world.vocabulary.event(name), *self._categories[: len(categories)].tolist()]
-                self._membership.event(profile, Reason(offset, logged.r, logged.m), codes, traits)
+                touched = Touched(codes, traits, event.user_id is not None)
+                self._membership.event(profile, Reason(offset, logged.r, logged.m), touched)
         if name in _EXPOSURES or name in world.goals:
             self._attribute(profile, name, t, Facts(properties, set(items)))
 
