@@ -155,6 +155,32 @@ def test_two_segments_cannot_read_one_another(api):
     assert "circle" in answer.text
 
 
+def test_readouts_can_be_narrowed_to_who_was_in_a_segment_when_first_decided_for(api):
+    trait = api.name("trait").replace("-", "_")
+    key = declare(api, "gold", rule=f"has(profile.{trait}) && profile.{trait} == 'gold'")
+    page = api.declare(variants=[{"id": "a"}, {"id": "b"}], holdout=0.5, goal={"event": "Bought"})
+    devices = [api.name("device") for _ in range(40)]
+    for number, device in enumerate(devices):
+        api.identify({trait: "gold" if number < 25 else "tin"}, anonymousId=device)
+        api.decide(page, anonymousId=device)
+        api.track("Bought", anonymousId=device)
+    for device in devices[25:]:
+        api.identify({trait: "gold"}, anonymousId=device)
+        api.decide(page, anonymousId=device)
+
+    def units(**query: str) -> list[tuple[str | None, int, int]]:
+        answer = api.admin.get("/admin/v1/readouts", params={"placement": page, "metric": "rate", **query})
+        assert answer.status_code == 200, answer.text
+        arms = [(one["segment"], one["arms"].values()) for one in answer.json()["readouts"]]
+        return [
+            (segment, *(sum(arm[n] for arm in both) for n in ("units", "outcomes"))) for segment, both in arms
+        ]
+
+    assert units() == [(None, 40, 40)]
+    assert units(segment=key) == [(key, 25, 25)], "who came later is not among them"
+    assert api.admin.get("/admin/v1/readouts", params={"segment": "no-such"}).status_code == 404
+
+
 def announced(folder: Path) -> list[tuple[str, str, str]]:
     log = SegmentLog(folder / "log")
     try:

@@ -29,10 +29,11 @@ from tailorbird.features.view import SCALARS, feature
 from tailorbird.live.facts import evaluated, last_known, members_at
 from tailorbird.live.fields import STEADY, need_of
 from tailorbird.live.rule_segments import check_segment
-from tailorbird.live.world import World
+from tailorbird.live.world import ArmsMoments, World, moments_key
 from tailorbird.schema.profile import Profile
 from tailorbird.schema.records import decode
 from tailorbird.schema.segment import RuleSegment, SegmentChanged, SegmentPut
+from tailorbird.stats.moments import UnitMoments, add_unit
 from tailorbird.stores.memory import MemoryLog
 
 __all__ = ["small_filters"]
@@ -203,6 +204,28 @@ def test_a_crash_anywhere_neither_loses_nor_repeats_an_announcement(history, dat
         engine.world.checkpoint()
         assert engine.world.store.digest() == folded_at_once(left)
         engine.close()
+
+
+# --- readouts by segment -------------------------------------------------------------------------------
+
+
+@often
+@given(histories)
+def test_the_moments_of_a_segment_are_those_of_its_units(history):
+    with installed() as installation:
+        live_through(installation, history)
+        world = installation.engine.world
+        expected: dict[str, ArmsMoments] = {}
+        for _, profile in world.profiles.scan():
+            for placement, at in profile.placements.items():
+                for segment in at.segments if at.arm else ():
+                    found = expected.setdefault(moments_key(placement, segment), ArmsMoments())
+                    add_unit(found.of(at.arm), at)
+        kept = {key: (arms.personalized, arms.holdout) for key, arms in world.moments_in.scan()}
+        empty = (UnitMoments(), UnitMoments())
+        assert {key: arms for key, arms in kept.items() if arms != empty} == {
+            key: (arms.personalized, arms.holdout) for key, arms in expected.items()
+        }
 
 
 # --- what evaluation rests on --------------------------------------------------------------------------

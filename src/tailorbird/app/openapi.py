@@ -176,7 +176,9 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "people", answer=RevocationAnswer, query=("anonymousId", "userId")
     ),
     ("GET", "/admin/v1/decisions/{id}"): Operation("decisions", answer=DecisionAnswer),
-    ("GET", "/admin/v1/readouts"): Operation("readouts", answer=Readouts, query=("placement", "metric")),
+    ("GET", "/admin/v1/readouts"): Operation(
+        "readouts", answer=Readouts, query=("placement", "segment", "metric")
+    ),
     ("GET", "/admin/v1/rejects"): Operation("events", answer=RejectsAnswer, query=("after", "limit")),
     ("POST", "/admin/v1/rejects/replay"): Operation("events", RejectsBody, ReplayedAnswer),
     ("GET", "/admin/v1/suppressions"): Operation("privacy", answer=SuppressionsAnswer),

@@ -9,6 +9,7 @@
     placement    key                      Placement
     policy       placement key            PolicyState
     moments      placement key            ArmsMoments ("*": all placements)
+    moments_in   placement, segment key   the same of the segment's members (see `moments_key`)
     item         item id                  Shelf
     popularity   item id                  weight, last
     covisit      item id                  followers, weights
@@ -55,6 +56,7 @@ TABLES = (
     "placement",
     "policy",
     "moments",
+    "moments_in",
     "item",
     "popularity",
     "covisit",
@@ -97,6 +99,11 @@ class ArmsMoments(msgspec.Struct):
         return self.holdout if arm == "holdout" else self.personalized
 
 
+def moments_key(placement: str, segment: str) -> str:
+    """Return the key of `moments_in`; no key that anybody declares has a line break."""
+    return f"{segment}\n{placement}"
+
+
 class World:
     """All live state over one store."""
 
@@ -108,11 +115,10 @@ class World:
         """The next offset of the log to fold."""
         self.holdout_share = holdout_share
         self._over_bytes_max = cache_bytes // _OVER_SHARE
-        profile_bytes = cache_bytes * 3 // 4
         side_bytes = cache_bytes // 8
         small = 16 * 1024 * 1024
         self.profiles: Table[Profile] = Table(
-            store, "profile", (encode_profile, decode_profile), profile_bytes, _PROFILE_BYTES
+            store, "profile", (encode_profile, decode_profile), cache_bytes * 3 // 4, _PROFILE_BYTES
         )
         self._words: Table[int] = Table(store, "word", _msgpack(int), small)
         self._revoked: Table[int] = Table(store, "revoked", _msgpack(int), small)
@@ -120,6 +126,7 @@ class World:
         self.marks: Table[Mark] = Table(store, "mark", _msgpack(Mark), side_bytes)
         self.policies: Table[PolicyState] = Table(store, "policy", _msgpack(PolicyState), small)
         self.moments: Table[ArmsMoments] = Table(store, "moments", _msgpack(ArmsMoments), small)
+        self.moments_in: Table[ArmsMoments] = Table(store, "moments_in", _msgpack(ArmsMoments), small)
         self.counts: Table[int] = Table(store, "counts", _msgpack(int), small)
         self._placements: Table[Placement] = Table(store, "placement", _msgpack(Placement), small)
         self._items: Table[Shelf] = Table(store, "item", _msgpack(Shelf), small)
@@ -135,6 +142,7 @@ class World:
             self.marks,
             self.policies,
             self.moments,
+            self.moments_in,
             self.counts,
             self._placements,
             self._items,

@@ -39,6 +39,8 @@ class AtPlacement(msgspec.Struct, omit_defaults=True, gc=False):
     """One person's history at one placement."""
 
     arm: str = ""
+    segments: list[str] = []
+    """Rule segments that the person was in when first decided for here: fixed, as the arm is."""
     decisions: int = 0
     exposures: int = 0
     outcomes: int = 0
