@@ -59,7 +59,7 @@ RULE_LENGTH_MAX: Final = 2_000  # Characters of a CEL expression.
 RULES_MAX: Final = 100
 SEGMENTS_MAX: Final = 500  # Rule segments: all of them evaluated take about a millisecond.
 SEQUENCE_STEPS_MAX: Final = 10  # Of a segment's sequence; funnels that people draw have up to seven.
-SEGMENT_CHANGES_MAX: Final = 50  # Entered and left, kept a profile; the log has all of them.
+SEGMENT_CHANGES_MAX: Final = 20  # Entered and left, kept a profile: a kilobyte; the log has all of them.
 SEGMENT_PASS_SECONDS: Final = 60.0  # Between two passes over everybody, at the least.
 SEGMENT_PASS_SHARE: Final = 0.05  # Of the time is spent on them: a million profiles take a minute.
 

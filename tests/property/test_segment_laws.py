@@ -158,6 +158,14 @@ def test_events_that_come_late_leave_people_where_they_would_be(history, chance)
 # --- each change is announced once ---------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module", autouse=True)
+def whole_passages():
+    """Keep all that people entered and left, to be compared with what the log says."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tailorbird.process.membership.SEGMENT_CHANGES_MAX", 10_000)
+        yield
+
+
 def announced(log: MemoryLog) -> Counter[tuple[str, str, float]]:
     """Return what the log says of who entered and left what, and when."""
     records = (decode(record.kind, record.payload) for record in log.read())

@@ -259,7 +259,7 @@ class ProfileAnswer(Answer):
     """Keys of those that the person is in."""
     segments_since: dict[str, str]
     segment_changes: list[SegmentPassage]
-    """The latest fifty, newest first."""
+    """The latest twenty, newest first."""
     recent_events: list[RecentEvent]
     purchases: list[str]
     consent: dict[str, bool]

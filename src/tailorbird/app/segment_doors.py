@@ -56,8 +56,9 @@ class SegmentDoors:
         is_new = key not in declared
         if is_new and len(declared) >= SEGMENTS_MAX:
             raise InvalidInputError(Fault("key", f"at most {SEGMENTS_MAX} segments", len(declared)))
-        self._engine.write(SegmentPut(self._engine.clock.now(), segment))
-        await self._engine.durable()
+        if is_new or declared[key].segment != segment:  # Each change has everybody evaluated again.
+            self._engine.write(SegmentPut(self._engine.clock.now(), segment))
+            await self._engine.durable()
         return json_response(segment, 201 if is_new else 200)
 
     async def delete_segment(self, exchange: Exchange) -> Response:

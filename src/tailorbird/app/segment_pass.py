@@ -103,11 +103,11 @@ class SegmentPass:
         engine = self._engine
         world = engine.world
         profile = world.profiles.peek(key)
-        if profile is None or self._is_going(profile):
+        if profile is None:
             return 0
         at = last_known(profile) if t is None else max(last_known(profile), t)
         changes = evaluated(world, profile, at, places_at(world, profile, at)).changes
-        if not changes:
+        if not changes or self._is_going(profile):
             return 0
         # The first change is told; the fold derives them all, and the others are announced with it.
         segment, is_in = changes[0]

@@ -8,6 +8,7 @@ all is the `version`: a person whose segments were evaluated by another version 
 next, and what was kept of a segment from before its first record is of another one that had its name.
 """
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from tailorbird.errors import Fault, InvalidInputError
 from tailorbird.features.sequence import ANY
 from tailorbird.features.vocabulary import CATEGORY, EVENT, Vocabulary, slug
-from tailorbird.limits import RECENT_EVENTS_MAX
+from tailorbird.limits import RECENT_EVENTS_MAX, SEGMENTS_MAX
 from tailorbird.live.fields import Need, need_of
 from tailorbird.live.table import Table
 from tailorbird.rules.cel import Expression, compile_expression
@@ -337,7 +338,7 @@ def check_segment(segment: RuleSegment, others: Mapping[str, RuleSegment]) -> Ru
             faults.append(Fault("sequence.steps", rule, total))
     if faults:
         raise InvalidInputError(*faults)
-    named = {key: CompiledSegment(other).named for key, other in others.items() if _may_read(other)}
+    named = {key: _named_in(other.rule) for key, other in others.items() if other.rule is not None}
     named[segment.key] = CompiledSegment(segment).named
     circle = _circle(segment.key, named)
     if circle:
@@ -346,8 +347,10 @@ def check_segment(segment: RuleSegment, others: Mapping[str, RuleSegment]) -> Ru
     return segment
 
 
-def _may_read(segment: RuleSegment) -> bool:
-    return segment.rule is not None and "segments" in segment.rule
+@functools.lru_cache(maxsize=2 * SEGMENTS_MAX)
+def _named_in(rule: str) -> tuple[str, ...]:
+    """Return the segments that a rule reads; kept, for each declaration looks at all the others."""
+    return _named(compile_expression(rule, "rule", SEGMENT_VARIABLES))[0]
 
 
 def _circle(start: str, named: Mapping[str, tuple[str, ...]]) -> list[str]:
