@@ -24,10 +24,11 @@ from tailorbird.features.view import common_features, feature, features
 from tailorbird.limits import COUNTER_KEYS_MAX, RECENT_EVENTS_MAX
 from tailorbird.live.fields import CATEGORIZED, DECLARED, SESSION, USER
 from tailorbird.live.profiles import primary_interest
-from tailorbird.live.rule_segments import MEMBERS, CompiledSegment
+from tailorbird.live.rule_segments import CompiledSegment
 from tailorbird.live.world import World
-from tailorbird.rules.cel import RuleError, context_of
+from tailorbird.rules.cel import Expression, RuleError, context_of
 from tailorbird.schema.profile import Profile
+from tailorbird.schema.segment import EventSequence
 
 NOBODY = Profile(id="", assignment_key="", state=new_state(0.0))
 """A stranger of whom nothing is known."""
@@ -90,8 +91,7 @@ def places_at(world: World, profile: Profile, t: float) -> Iterable[int]:
     index = world.segments.index
     if profile.is_segments_due or profile.segments_version != world.segments.version:
         return index.all
-    stem = world.vocabulary.stem
-    return index.moved(profile.segments_t, t, lambda: map(stem, counted(profile.state).tolist()))
+    return index.moved(profile.segments_t, t, lambda: counted(profile.state).tolist())
 
 
 class Touched(NamedTuple):
@@ -151,17 +151,12 @@ def evaluated(world: World, profile: Profile, t: float, places: Iterable[int]) -
     context = run.context_of([index.segments[place] for place in wanted])
     for place in sorted(wanted.difference(index.dependent)):
         run.take(index.segments[place], context)
-    is_shown = False
     for place in index.dependent:
         one = index.segments[place]
         if place in wanted:
-            if not is_shown:
-                run.show(context, index.named)
-            is_shown = not run.take(one, context)
+            run.take(one, context)
         elif not run.moved.isdisjoint(one.named):
-            own = run.context_of([one])
-            run.show(own, one.named)
-            is_shown = not run.take(one, own) and is_shown
+            run.take(one, run.context_of([one]))
     return Evaluation(run.changes, run.failures)
 
 
@@ -188,37 +183,34 @@ class _Run:
         except RuleError:
             return None
 
-    def show(self, context: Any, named: Iterable[str]) -> None:  # noqa: ANN401
-        """Let rules see which of the segments that they name the person is in."""
-        if context is not None:
-            context.add_variable(MEMBERS, [key for key in named if key in self._members])
+    def take(self, one: CompiledSegment, context: Any) -> None:  # noqa: ANN401
+        """Evaluate one segment."""
+        segment = one.segment
+        is_in = (
+            segment.enabled
+            and (segment.sequence is None or self._is_reached(one, segment.sequence))
+            and (one.expression is None or self._is_true(one, one.expression, context))
+        )
+        if is_in != (one.key in self._members):
+            (self._members.add if is_in else self._members.discard)(one.key)
+            self.changes.append((one.key, is_in))
+            self.moved.add(one.key)
 
-    def take(self, one: CompiledSegment, context: Any) -> bool:  # noqa: ANN401
-        """Evaluate one segment; return whether the person came or went."""
-        is_in = one.segment.enabled and self._is_reached(one) and self._is_true(one, context)
-        if is_in == (one.key in self._members):
-            return False
-        (self._members.add if is_in else self._members.discard)(one.key)
-        self.changes.append((one.key, is_in))
-        self.moved.add(one.key)
-        return True
-
-    def _is_reached(self, one: CompiledSegment) -> bool:
-        """Return whether the person went through the segment's sequence, if it has one."""
-        sequence = one.segment.sequence
-        if sequence is None:
-            return True
+    def _is_reached(self, one: CompiledSegment, sequence: EventSequence) -> bool:
+        """Return whether the person went through the segment's sequence."""
         steps = self._world.segments.steps_of(one, self._world.catalogue.index)
         if self._recents is None:
             self._recents = recents(self._profile.state)
         end = completed(self._recents, steps, sequence.within_seconds, self._t)
         return end >= (0.0 if sequence.lasts_seconds is None else self._t - sequence.lasts_seconds)
 
-    def _is_true(self, one: CompiledSegment, context: Any) -> bool:  # noqa: ANN401
-        if one.expression is None:
-            return True
+    def _is_true(self, one: CompiledSegment, rule: Expression, context: Any) -> bool:  # noqa: ANN401
+        if context is None:
+            return False
+        for variable, key in zip(one.members, one.named, strict=True):
+            context.add_variable(variable, key in self._members)
         try:
-            return context is not None and one.expression.is_true(context)
+            return rule.is_true(context)
         except RuleError:
             self.failures += 1
             return False
