@@ -45,6 +45,7 @@ CATEGORIES = 20
 _EVENTS = ("Product Viewed", "Product Viewed", "Product Viewed", "Page Viewed", "Product Added")
 _RARE = ("Products Searched", "Order Completed")
 _GAPS = (20.0, 60.0, 300.0, 7_200.0, 90_000.0)
+_GAP_CHANCES = (0.35, 0.3, 0.2, 0.08, 0.07)  # A visit of some seven events, as shops have them.
 
 
 def segments() -> list[RuleSegment]:
@@ -82,7 +83,7 @@ def events(people: int) -> Iterator[LoggedEvent]:
     for number in range(people * EVENTS_EACH):
         person = int(np.argmin(due))
         t = float(due[person])
-        due[person] += generator.choice(_GAPS)
+        due[person] += generator.choice(_GAPS, p=_GAP_CHANCES)
         body: dict[str, Any] = {
             "type": "track",
             "event": str(generator.choice(kinds, p=chances / chances.sum())),

@@ -103,6 +103,8 @@ class Touched(NamedTuple):
     """The traits that it declared."""
     has_user: bool
     """Whether it names a user."""
+    t: float
+    """When it happened."""
 
 
 def places_after_event(world: World, profile: Profile, t: float, touched: Touched) -> Iterable[int]:
@@ -122,7 +124,9 @@ def places_after_event(world: World, profile: Profile, t: float, touched: Touche
         stems.append(DECLARED)
     found = index.touched(stems, touched.traits)
     found.update(due)
-    if index.sequences and profile.state.item(RECENTS) >= RECENT_EVENTS_MAX:
+    if index.sequences and touched.t < profile.state.item(LAST_SEEN):
+        found |= index.sequences
+    elif index.sequences and profile.state.item(RECENTS) >= RECENT_EVENTS_MAX:
         # An event that goes from the ring can end a sequence, and begin none.
         found.update(place for place in index.sequences if index.segments[place].key in profile.segments)
     return found
@@ -207,8 +211,9 @@ class _Run:
     def _is_true(self, one: CompiledSegment, rule: Expression, context: Any) -> bool:  # noqa: ANN401
         if context is None:
             return False
-        for variable, key in zip(one.members, one.named, strict=True):
-            context.add_variable(variable, key in self._members)
+        if one.named:
+            for variable, key in zip(one.members, one.named, strict=True):
+                context.add_variable(variable, key in self._members)
         try:
             return rule.is_true(context)
         except RuleError:

@@ -21,7 +21,7 @@ from tailorbird.errors import Fault, InvalidInputError
 from tailorbird.features.sequence import ANY
 from tailorbird.features.vocabulary import CATEGORY, EVENT, Vocabulary, slug
 from tailorbird.limits import RECENT_EVENTS_MAX, SEGMENTS_MAX
-from tailorbird.live.fields import Need, need_of
+from tailorbird.live.fields import STEADY, Need, need_of
 from tailorbird.live.table import Table
 from tailorbird.rules.cel import Expression, compile_expression
 from tailorbird.schema.profile import Profile
@@ -77,9 +77,9 @@ class CompiledSegment:
             needs.append(Need(is_any=True, step_seconds=0.0))
         sequence = self.segment.sequence
         if sequence is not None:
-            needs += [Need(stem=slug(step.event)) for step in sequence.steps]
-            if sequence.lasts_seconds is not None:
-                needs += [Need(stem=slug(sequence.steps[-1].event), step_seconds=0.0)]
+            # Only its last step completes a sequence, but for an event that comes late.
+            lasts = STEADY if sequence.lasts_seconds is None else 0.0
+            needs.append(Need(stem=slug(sequence.steps[-1].event), step_seconds=lasts))
         return needs
 
 

@@ -144,7 +144,7 @@ class Fold:
                 _observe_purchase(profile, properties, items, t)
             if segments.declared:
                 codes = [world.vocabulary.event(name), *self._categories[: len(categories)].tolist()]
-                touched = Touched(codes, traits, event.user_id is not None)
+                touched = Touched(codes, traits, event.user_id is not None, t)
                 self._membership.event(profile, Reason(offset, logged.r, logged.m), touched)
         if name in _EXPOSURES or name in world.goals:
             self._attribute(profile, name, t, Facts(properties, set(items)))
