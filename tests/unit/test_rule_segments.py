@@ -197,6 +197,23 @@ def test_a_rule_may_read_segments_that_change_with_the_same_event(house):
     ]
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "profile.views_7d > 0.0 && profile.plan == 'profile.views_7d'",
+        "has(profile.views_7d) && profile.views_7d > 0.0 && has(profile.plan)",
+        "profile.views_7d > 0.0 // not profile.views_7d, it's profile.carts_7d",
+        "[profile.views_7d, profile.carts_7d].exists(n, n > 0.0) && now > 0.0",
+    ],
+)
+def test_features_are_read_wherever_they_stand_in_a_rule(house, rule):
+    declare(house, "one", rule=rule)
+    house.send("d", type="identify", traits={"plan": "profile.views_7d"})
+    assert members(house) == []
+    see(house)
+    assert members(house) == ["one"]
+
+
 def test_traits_move_people_and_a_missing_one_is_no_error_that_stops_anything(house):
     declare(house, "pro", rule="profile.plan == 'pro'")
     see(house)

@@ -24,7 +24,7 @@ from tailorbird.features.view import common_features, feature, features
 from tailorbird.limits import COUNTER_KEYS_MAX, RECENT_EVENTS_MAX
 from tailorbird.live.fields import CATEGORIZED, DECLARED, SESSION, USER
 from tailorbird.live.profiles import primary_interest
-from tailorbird.live.rule_segments import CompiledSegment
+from tailorbird.live.rule_segments import NUMBER, CompiledSegment
 from tailorbird.live.world import World
 from tailorbird.rules.cel import Expression, RuleError, context_of
 from tailorbird.schema.profile import Profile
@@ -180,12 +180,16 @@ class _Run:
 
     def context_of(self, segments: list[CompiledSegment]) -> Any:  # noqa: ANN401
         """Return what the rules of `segments` read, without other segments; None where it has no form."""
-        fields = frozenset().union(*[one.fields for one in segments])
-        facts = profile_facts(self._world, self._profile, fields, self._t)
+        world, profile, t = self._world, self._profile, self._t
+        fields = frozenset().union(*[one.fields - one.numbers for one in segments])
         try:
-            return context_of({"profile": facts, "now": self._t})
+            context = context_of({"profile": profile_facts(world, profile, fields, t), "now": t})
         except RuleError:
             return None
+        numbers = frozenset().union(*[one.numbers for one in segments])
+        for name, value in profile_facts(world, profile, numbers, t).items():
+            context.add_variable(NUMBER + name, value)
+        return context
 
     def take(self, one: CompiledSegment, context: Any) -> None:  # noqa: ANN401
         """Evaluate one segment."""

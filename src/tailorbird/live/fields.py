@@ -68,6 +68,11 @@ _NOBODY = new_state(0.0)
 _NO_WORDS = Vocabulary(lambda _name, _code: None)
 
 
+def is_number(field: str) -> bool:
+    """Return whether a field is a feature, which everybody has and which is a number."""
+    return feature(_NOBODY, _NO_WORDS, field, 0.0) is not None
+
+
 def need_of(field: str) -> Need:
     """Return when a field of `profile` can change.
 
@@ -78,7 +83,7 @@ def need_of(field: str) -> Need:
         return Need(stem=_STEMS[field])
     if field in _ANY:
         return Need(is_any=True)
-    if feature(_NOBODY, _NO_WORDS, field, 0.0) is None:
+    if not is_number(field):
         return Need(trait=field)
     for column, step in _COLUMN_STEPS.items():
         stem = field.removesuffix(f"_{column}")
