@@ -16,6 +16,7 @@ NAMES = (
     "identity",
     "features",
     "segments",
+    "segment_rules",
     "decide",
     "collect",
     "freshness",

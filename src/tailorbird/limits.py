@@ -62,6 +62,11 @@ COVISITS_PER_ITEM_MAX: Final = 64  # Neighbours kept an item; lists are ten long
 ITEM_BYTES_MAX: Final = 8 * 1024
 RULE_LENGTH_MAX: Final = 2_000  # Characters of a CEL expression.
 RULES_MAX: Final = 100
+SEGMENTS_MAX: Final = 500  # Rule segments: all of them evaluated take about a millisecond.
+SEQUENCE_STEPS_MAX: Final = 10  # Of a segment's sequence; funnels that people draw have up to seven.
+SEGMENT_CHANGES_MAX: Final = 20  # Entered and left, kept a profile: a kilobyte; the log has all of them.
+SEGMENT_PASS_SECONDS: Final = 60.0  # Between two passes over everybody, at the least.
+SEGMENT_PASS_SHARE: Final = 0.05  # Of the time is spent on them: a million profiles take a minute.
 
 DIRTY_MAX: Final = 200_000  # Changed entries not yet committed, some 500 MiB; past it, 429.
 REBUILD_DIRTY_MAX: Final = 60_000  # Changed entries between two commits of a rebuild: bounds its memory.

@@ -71,6 +71,17 @@ def test_commits_of_any_size_arrive_whole(state, count):
     assert list(state.scan("profiles")) == [(keys[0], keys[0].encode())]
 
 
+def test_keys_come_in_pages_in_order(state):
+    state.commit(1, [Change("profiles", key, b"") for key in KEYS] + put("group", a=b"1"))
+    pages, after = [], ""
+    while page := state.keys("profiles", after, 4):
+        pages.append(page)
+        after = page[-1]
+    assert [key for page in pages for key in page] == sorted(KEYS)[1:], "the empty key is behind none"
+    assert [len(page) for page in pages] == [4, 4, 1]
+    assert state.keys("group", "a", 4) == []
+
+
 def test_expiry_removes_what_sorts_before_and_nothing_else(state):
     state.commit(1, put(a=b"1", b=b"2", c=b"3") + put("group", a=b"1"))
     state.commit(2, [], [Expiry("profiles", "b")])

@@ -186,7 +186,8 @@ def test_nothing_of_an_erased_person_is_in_any_file(server):
     proof = answer["result"]
     assert (proof["remaining"], proof["found"]) == (0, proof["removed"])
     assert proof["stores"]["log"]["kinds"] == {
-        "events": 7, "decisions": 4, "outcomes": 1, "consents": 1, "revokedLinks": 0, "namedByOthers": 0,
+        "events": 7, "decisions": 4, "outcomes": 1, "consents": 1, "revokedLinks": 0, "segmentChanges": 0,
+        "namedByOthers": 0,
     }  # fmt: skip
     assert proof["stores"]["rejects"]["kinds"] == {"refusedEvents": 2}
     assert proof["stores"]["warehouse"]["found"] > 7 + 4 + 1, "events, decisions, and what they led to"

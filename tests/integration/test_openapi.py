@@ -17,6 +17,8 @@ PROMISED = {
     "/ofrep/v1/evaluate/flags/{key}": {"post"},
     "/admin/v1/placements": {"get"},
     "/admin/v1/placements/{key}": {"get", "put", "delete"},
+    "/admin/v1/segments": {"get"},
+    "/admin/v1/segments/{key}": {"get", "put", "delete"},
     "/admin/v1/items": {"put"},
     "/admin/v1/items/{id}": {"get", "patch", "delete"},
     "/admin/v1/profiles/{identifier}": {"get"},
@@ -130,8 +132,12 @@ def test_people_and_operators_are_answered_as_the_document_says(server, told):
     asked = {"visitor": {"anonymousId": "typed"}, "placements": [{"key": "person"}]}
     server.must("POST", "/v1/decide", asked)
     server.request("POST", "/v1/track", {"userId": "u"})
+    server.must("PUT", "/admin/v1/segments/typed", {"rule": "profile.seen_count > 0.0"})
+    server.must("POST", "/v1/track", {"anonymousId": "typed", "event": "Seen"})
+    assert any(one.size for one in told(answers.SegmentsAnswer, "GET", "/admin/v1/segments").segments)
     profile = told(answers.ProfileAnswer, "GET", "/admin/v1/profiles/anonymous_id:typed")
     assert profile.recent_events
+    assert profile.segment_changes
     assert profile.placements
     told(answers.ConsentAnswer, "PUT", "/admin/v1/profiles/user_id:typed-u/consent", {"analytics": True})
     link = {"anonymousId": "typed", "userId": "typed-u"}

@@ -33,6 +33,7 @@ from tailorbird.schema.records import (
     decode,
     encode,
 )
+from tailorbird.schema.segment import RuleSegment, SegmentChanged, SegmentPut
 from tailorbird.stats.moments import add_unit
 from tailorbird.stores.memory import MemoryLog, MemoryState, MemoryWarehouse
 from tailorbird.stores.warehouse import TABLES as HISTORY
@@ -42,6 +43,15 @@ BEGIN = 1_700_000_000.0
 HERO = msgspec.convert(
     {"key": "hero", "variants": [{"id": "a"}, {"id": "b"}], "holdout": 0.5, "goal": {"event": "Bought"}},
     Placement,
+)
+
+SEGMENTS = msgspec.convert(
+    [
+        {"key": "known", "rule": "profile.isKnown"},
+        {"key": "buyers", "rule": "profile.bought_count > 0.0 && 'known' in profile.segments"},
+        {"key": "keen", "sequence": {"steps": [{"event": "Seen", "times": 2}], "withinSeconds": 600}},
+    ],
+    list[RuleSegment],
 )
 
 lawfully = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -65,10 +75,14 @@ class House:
         self.decided: list[str] = []
         self._begin()
         self.write(PlacementPut(BEGIN, HERO))
+        for segment in SEGMENTS:
+            self.write(SegmentPut(BEGIN, segment))
 
     def write(self, record: LogRecord) -> int:
         offset = self.log.append(*encode(record))
         self.fold.apply_record(offset, record)
+        while changes := list(self.world.segments.unannounced.values()):
+            self.write(changes[0])
         return offset
 
     async def count_history(self, profiles: Collection[str], offsets: Collection[int]) -> int:
@@ -213,10 +227,9 @@ def test_what_is_left_is_the_fold_of_everybody_elses_records(history):
     for whose, step in history:
         end = both.log.end
         both.happen(step)
-        record = both.log.get(end)
-        if whose == 1 and record is not None:
-            only_bert.log._records[end] = record
-            only_bert.log._end = end + 1
+        for record in both.log.read(end) if whose == 1 else ():
+            only_bert.log._records[record.offset] = record
+            only_bert.log._end = record.offset + 1
     names = [f"{kind}:{value}" for value in person for kind in ("user_id", "anonymous_id")]
     both.erase(*names)
     asyncio.run(only_bert.refold())
@@ -308,7 +321,7 @@ def test_when_all_who_shared_a_device_are_erased_nothing_names_it(history):
             house.erase(name if not name.endswith(":home") else "device:home")
     kinds = {type(decode(record.kind, record.payload)) for record in house.log.read()}
     signed_out = {LoggedEvent, LoggedDecision, LoggedOutcome}
-    assert kinds - signed_out <= {PlacementPut, Suppressed, OwnerForgotten}
+    assert kinds - signed_out <= {PlacementPut, SegmentPut, Suppressed, OwnerForgotten, SegmentChanged}
 
 
 def people(world: World, person: Person) -> dict[str, Any]:

@@ -20,12 +20,14 @@ from hypothesis import strategies as st
 
 from tailorbird.app import engine as engine_module
 from tailorbird.app.engine import Engine, Options
+from tailorbird.app.segment_pass import SegmentPass
 from tailorbird.clock import ManualClock, format_time
 from tailorbird.collect.collector import Collected, Collector
 from tailorbird.decide.compiled import check
 from tailorbird.decide.visitor import Request
 from tailorbird.errors import InvalidInputError
 from tailorbird.live import seen
+from tailorbird.live.rule_segments import check_segment
 from tailorbird.live.world import TABLES, World
 from tailorbird.process.worker import Fold
 from tailorbird.schema.decision import PlacementRequest, VisitorRef
@@ -33,6 +35,7 @@ from tailorbird.schema.events import LoggedOutcome
 from tailorbird.schema.item import Item, ItemDeleted, ItemPatch, ItemPatched, ItemsPut
 from tailorbird.schema.placement import Placement
 from tailorbird.schema.records import ConsentChanged, PlacementDeleted, PlacementPut
+from tailorbird.schema.segment import RuleSegment, SegmentDeleted, SegmentPut
 from tailorbird.stores.memory import MemoryLog, MemoryState
 
 SECRET = bytes(range(32))
@@ -54,6 +57,18 @@ PLACEMENTS = {
         "holdout": 0.5,
     },
     "plain": {"variants": [{"id": "a"}, {"id": "b"}], "policy": {"type": "fixed"}},
+}
+SEGMENTS = {
+    "viewers": {"rule": "profile.views_1h >= 1.0"},
+    "shoppers": {"rule": "'viewers' in profile.segments && profile.value > 1.0"},
+    "planned": {"rule": "profile.plan == 3"},
+    "away": {"rule": "profile.recency_seconds > 1000.0"},
+    "seekers": {
+        "sequence": {
+            "steps": [{"event": "Product Viewed", "times": 2}, {"event": "Searched"}],
+            "withinSeconds": 172800,
+        }
+    },
 }
 lawfully = settings(
     max_examples=25,
@@ -111,6 +126,11 @@ class Installation:
         placement = msgspec.convert({"key": key, **PLACEMENTS[key]}, Placement)
         self.engine.write(PlacementPut(self.clock.now(), check(placement)))
 
+    def declare_segment(self, key: str) -> None:
+        """Declare one of `SEGMENTS`."""
+        segment = msgspec.convert({"key": key, **SEGMENTS[key]}, RuleSegment)
+        self.engine.write(SegmentPut(self.clock.now(), check_segment(segment, {})))
+
     def digest(self) -> str:
         """Commit the world and return the hash of all it knows."""
         self.engine.world.checkpoint()
@@ -128,6 +148,8 @@ def installed() -> Iterator[Installation]:
         installation = Installation(Path(folder))
         for key in PLACEMENTS:
             installation.declare(key)
+        installation.declare_segment("viewers")
+        installation.declare_segment("seekers")
         yield installation
         installation.engine.close()
         installation.loop.close()
@@ -257,6 +279,8 @@ happenings = st.one_of(
         consents,
     ),
     st.tuples(st.just("placement"), st.sampled_from(list(PLACEMENTS)), st.booleans()),
+    st.tuples(st.just("segment"), st.sampled_from(list(SEGMENTS)), st.booleans()),
+    st.tuples(st.just("pass")),
     st.tuples(st.just("wait"), st.sampled_from([1.0, 2000.0, 90_000.0, 400_000.0])),
 )
 histories = st.lists(happenings, max_size=40)
@@ -334,6 +358,17 @@ def _placement(installation: Installation, key: str, is_there: bool) -> None:
         installation.engine.write(PlacementDeleted(installation.clock.now(), key))
 
 
+def _segment(installation: Installation, key: str, is_there: bool) -> None:
+    if is_there:
+        installation.declare_segment(key)
+    else:
+        installation.engine.write(SegmentDeleted(installation.clock.now(), key))
+
+
+def _pass(installation: Installation) -> None:
+    installation.loop.run_until_complete(SegmentPass(installation.engine).run_once())
+
+
 def _wait(installation: Installation, seconds: float) -> None:
     installation.clock.advance(seconds)
 
@@ -350,6 +385,8 @@ _HAPPENINGS = {
     "withdraw": _withdraw,
     "consent": _consent,
     "placement": _placement,
+    "segment": _segment,
+    "pass": _pass,
     "wait": _wait,
 }
 

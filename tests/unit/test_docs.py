@@ -18,6 +18,7 @@ from tailorbird.features.defaults import expanded
 from tailorbird.features.program import Program
 from tailorbird.features.vocabulary import Vocabulary
 from tailorbird.limits import PLACEMENTS_PER_REQUEST_MAX
+from tailorbird.live.rule_segments import check_segment
 from tailorbird.rules.cel import compile_expression
 from tailorbird.schema.computed import Churn, ComputedAttribute, Engagement, LifetimeValue
 from tailorbird.schema.feature import Feature, FeatureConfig, FeaturesPut
@@ -33,6 +34,7 @@ from tailorbird.schema.placement import (
     Thompson,
     Variant,
 )
+from tailorbird.schema.segment import EventSequence, RuleSegment, SequenceStep
 
 ROOT = Path(__file__).parents[2]
 GUIDES = ROOT / "docs" / "guides"
@@ -114,6 +116,22 @@ def test_every_condition_that_is_shown_compiles():
     assert len(text.splitlines()) > 10
     for line in text.splitlines():
         compile_expression(line, "placements.md", RULE_VARIABLES | GOAL_VARIABLES)
+
+
+def test_a_segment_that_is_shown_can_be_declared_and_every_field_is_named():
+    page = GUIDES / "segments.md"
+    shown = [json.loads(text) for text in blocks(page, "json")]
+    shown += [{"key": "from-its-file", **tomllib.loads(text)} for text in blocks(page, "toml")]
+    segments = [
+        msgspec.convert(fields, RuleSegment) for fields in shown if {"rule", "sequence"} & fields.keys()
+    ]
+    assert len(segments) == 2
+    for segment in segments:
+        check_segment(segment, {})
+    text = page.read_text(encoding="utf-8")
+    for struct in (RuleSegment, EventSequence, SequenceStep):
+        fields = {field.encode_name for field in msgspec.structs.fields(struct)}
+        assert {name for name in fields if f"`{name}`" not in text and f'"{name}"' not in text} == set()
 
 
 @pytest.mark.parametrize("struct", PLACEMENT_STRUCTS, ids=lambda struct: struct.__name__)

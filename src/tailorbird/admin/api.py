@@ -6,6 +6,7 @@ import msgspec
 
 from tailorbird.clock import format_time
 from tailorbird.features.state import FIRST_SEEN, LAST_SEEN, recents
+from tailorbird.live.facts import members_at
 from tailorbird.live.profiles import holdout_position, primary_interest
 from tailorbird.live.variables import by_name
 from tailorbird.live.world import ALL_PLACEMENTS, World
@@ -23,6 +24,7 @@ def profile_view(world: World, secret: bytes, profile: Profile, at: float) -> di
     """Return everything that is known of a person, as of `at`."""
     position = holdout_position(secret, profile.assignment_key)
     state = profile.state
+    members = members_at(world, profile, at)
     return {
         "profileId": profile.id,
         "identifiers": [
@@ -49,7 +51,17 @@ def profile_view(world: World, secret: bytes, profile: Profile, at: float) -> di
         "features": by_name(world, profile, at),
         "featureLayoutVersion": world.features.reading.version,
         "primaryInterest": primary_interest(world, profile),
-        "segments": [],
+        "segments": list(members),
+        "segmentsSince": {key: format_time(since) for key, since in members.items()},
+        "segmentChanges": [
+            {
+                "segment": passage.segment,
+                "change": "entered" if passage.is_entered else "left",
+                "at": format_time(passage.t),
+                "messageId": passage.message_id or None,
+            }
+            for passage in reversed(profile.passages)
+        ],
         "recentEvents": _recent_events(world, profile),
         "purchases": list(profile.purchases),
         "consent": profile.consent,

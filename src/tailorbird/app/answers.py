@@ -4,7 +4,7 @@ The doors build these answers as plain objects, where they know what is in them;
 may rely on. Times are ISO 8601 in UTC.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -13,6 +13,7 @@ from tailorbird.policies.base import ArmSums
 from tailorbird.schema.decision import Step
 from tailorbird.schema.feature import Feature, FeatureConfig
 from tailorbird.schema.placement import Placement, Time
+from tailorbird.schema.segment import EventSequence
 
 
 class Answer(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -259,6 +260,15 @@ class PlacementHistory(Answer):
     value: float
 
 
+class SegmentPassage(Answer):
+    """A rule segment entered or left; by no event where time or a declaration did it."""
+
+    segment: str
+    change: Literal["entered", "left"]
+    at: str
+    message_id: str | None
+
+
 class ProfileAnswer(Answer):
     """Everything that is known of a person."""
 
@@ -271,6 +281,10 @@ class ProfileAnswer(Answer):
     feature_layout_version: str
     primary_interest: str | None
     segments: list[str]
+    """Keys of those that the person is in."""
+    segments_since: dict[str, str]
+    segment_changes: list[SegmentPassage]
+    """The latest twenty, newest first."""
     recent_events: list[RecentEvent]
     purchases: list[str]
     consent: dict[str, bool]
@@ -282,6 +296,25 @@ class ProfileAnswer(Answer):
     version: int
     placements: dict[str, PlacementHistory]
     recent_decisions: list[DecisionAnswer] | UnsetType = UNSET
+
+
+class SegmentSummary(Answer):
+    """A rule segment, and how many people are in it."""
+
+    key: str
+    description: str
+    rule: str | None
+    sequence: EventSequence | None
+    enabled: bool
+    size: int
+
+
+class SegmentsAnswer(Answer):
+    """Every rule segment."""
+
+    segments: list[SegmentSummary]
+    evaluated_at: str | None
+    """When everybody was last evaluated; null until they are by what is declared now."""
 
 
 class ConsentAnswer(Answer):

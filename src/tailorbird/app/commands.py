@@ -14,8 +14,10 @@ from tailorbird.app.operators import readout_query
 from tailorbird.app.server import (
     checked_features,
     checked_placements,
+    checked_segments,
     declare_features,
     declare_placements,
+    declare_segments,
     open_engine,
     options_of,
     serve,
@@ -41,6 +43,7 @@ def run_serve(options: argparse.Namespace) -> int:
     config = _config(options)
     checked_features(config, options.config)
     placements = checked_placements(options.config)  # Before keys are made that are shown but once.
+    segments = checked_segments(options.config)
     folder = Path(config.data)
     folder.mkdir(parents=True, exist_ok=True)
     keys, made = load_keys(folder)
@@ -51,6 +54,7 @@ def run_serve(options: argparse.Namespace) -> int:
     engine = open_engine(config, keys)
     declare_features(engine, config)
     declare_placements(engine, placements)
+    declare_segments(engine, segments)
     serve(engine, config, keys)
     return 0
 
@@ -67,13 +71,15 @@ def run_report(options: argparse.Namespace) -> int:
 
 
 def run_check(options: argparse.Namespace) -> int:
-    """Validate configuration and placements."""
+    """Validate configuration, features, placements and segments."""
     checked_features(load_config(options.config, {}), options.config)
     count = len(checked_placements(options.config))
+    segments = len(checked_segments(options.config))
     if options.json:
-        print(msgspec.json.encode({"ok": True, "placements": count}).decode())
+        print(msgspec.json.encode({"ok": True, "placements": count, "segments": segments}).decode())
     else:
-        print(f"the configuration is right; {count} placement{'s' * (count != 1)}")
+        placed = f"{count} placement{'s' * (count != 1)}, {segments} segment{'s' * (segments != 1)}"
+        print(f"the configuration is right; {placed}")
     return 0
 
 

@@ -4,7 +4,7 @@ import os
 import secrets
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -14,6 +14,9 @@ from tailorbird.hashing import token
 from tailorbird.limits import CHECKPOINT_SECONDS
 from tailorbird.schema.feature import FeatureConfig
 from tailorbird.schema.placement import Placement
+from tailorbird.schema.segment import RuleSegment
+
+T = TypeVar("T")
 
 _KEYS_FILE = "keys.json"
 _PREFIXES = {"write": "wk_", "server": "sk_", "admin": "ak_"}
@@ -81,12 +84,25 @@ def load_placements(path: Path | None) -> list[tuple[Path, Placement]]:
     Raises:
         ConfigurationError: One is wrong; the message names file, key and rule.
     """
-    folder = (path.parent if path is not None else Path()) / "placements"
+    return _load_folder(path, "placements", Placement)
+
+
+def load_segments(path: Path | None) -> list[tuple[Path, RuleSegment]]:
+    """Return the segments in `segments/*.toml` beside the configuration file.
+
+    Raises:
+        ConfigurationError: One is wrong; the message names file, key and rule.
+    """
+    return _load_folder(path, "segments", RuleSegment)
+
+
+def _load_folder(path: Path | None, name: str, kind: type[T]) -> list[tuple[Path, T]]:
+    folder = (path.parent if path is not None else Path()) / name
     found = []
     for file in sorted(folder.glob("*.toml")):
         values = {"key": file.stem, **_read_toml(file)}
         try:
-            found.append((file, msgspec.convert(values, Placement)))
+            found.append((file, msgspec.convert(values, kind)))
         except msgspec.ValidationError as error:
             raise ConfigurationError(f"{file}: {error}") from error
     return found

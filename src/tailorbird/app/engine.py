@@ -131,6 +131,11 @@ class Engine:
         which mends the first and shows the second. It is folded again, too, for a warehouse that lacks
         what was folded before.
         """
+        count = self._catch_up()
+        self._announce()
+        return count
+
+    def _catch_up(self) -> int:
         if self.keeper.is_behind(self.world.store.offset):
             logger.warning("the warehouse lacks what was folded before: the log is folded again for it")
             return self._fold_afresh()
@@ -288,6 +293,31 @@ class Engine:
             raise self._fold_failed(error) from error
         if received:
             self.fold_lag_seconds = max(self.clock.now() - received, 0.0)
+        self._announce()
+
+    def _announce(self) -> None:
+        """Log who entered and left segments by what was folded; what cannot be logged now is later."""
+        segments = self.world.segments
+        while segments.unannounced:
+            written: list[tuple[int, LogRecord]] = []
+            try:
+                for change in segments.unannounced.values():
+                    offset = self.log.append(*encode(change))
+                    written.append((offset, change))  # Also where the next one is refused.
+            except (StorageError, OverloadedError) as error:
+                logger.warning("changes of segments wait to be announced: %s", error)
+                if not written:
+                    return
+            try:
+                self.log.flush()
+            except StorageError as error:
+                logger.error("changes of segments wait to be announced: %s", error)  # noqa: TRY400
+                return
+            try:
+                for offset, record in written:
+                    self.fold.apply_record(offset, record)
+            except Exception as error:
+                raise self._fold_failed(error) from error
 
     def _fold_failed(self, error: Exception) -> StorageError:
         """Stop writing, for the world is no longer the fold of the log; return what to tell who waits."""
@@ -356,6 +386,7 @@ class Engine:
             self.fold.apply_record(offset, record)
         except Exception as error:
             raise self._fold_failed(error) from error
+        self._announce()
         return offset
 
     def keep_reject(self, reject: Reject) -> None:
@@ -497,6 +528,7 @@ class Engine:
             old_fold.let_go()
             old_keeper.close()
             old.store.close()
+            self._announce()
             await self._commit(world, keeper)
             self._state_files.keep_only_newest()
             # What an interrupted rebuild left is a state of before, too.

@@ -81,6 +81,7 @@ class Metrics:
             "tailorbird_dirty_entries": ("Changed entries that wait for a checkpoint", world.dirty_count),
             "tailorbird_catalogue_items": ("Items that can be shown", world.catalogue.size),
             "tailorbird_placements": ("Placements", len(world.placements)),
+            "tailorbird_segments": ("Rule segments", len(world.segments.declared)),
             "tailorbird_suppressed_identifiers": ("Identifiers refused", len(world.suppressed)),
             "tailorbird_writable": ("Whether the disk takes writes", int(engine.failure is None)),
         }

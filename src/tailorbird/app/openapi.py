@@ -27,6 +27,7 @@ from tailorbird.app.answers import (
     ReplayedAnswer,
     RevocationAnswer,
     RevokedLinksAnswer,
+    SegmentsAnswer,
     SuppressedAnswer,
     SuppressionsAnswer,
     WrittenAnswer,
@@ -41,6 +42,7 @@ from tailorbird.schema.feature import Feature, FeatureConfig
 from tailorbird.schema.item import Item, ItemPatch
 from tailorbird.schema.placement import Placement
 from tailorbird.schema.readout import Readouts
+from tailorbird.schema.segment import RuleSegment
 
 _JSON = "application/json"
 _PROBLEM = "application/problem+json"
@@ -162,6 +164,10 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/admin/v1/placements/{key:path}"): Operation("placements", answer=Placement),
     ("PUT", "/admin/v1/placements/{key:path}"): Operation("placements", Placement, Placement),
     ("DELETE", "/admin/v1/placements/{key:path}"): Operation("placements", status=204),
+    ("GET", "/admin/v1/segments"): Operation("segments", answer=SegmentsAnswer),
+    ("GET", "/admin/v1/segments/{key:path}"): Operation("segments", answer=RuleSegment),
+    ("PUT", "/admin/v1/segments/{key:path}"): Operation("segments", RuleSegment, RuleSegment),
+    ("DELETE", "/admin/v1/segments/{key:path}"): Operation("segments", status=204),
     ("PUT", "/admin/v1/profiles/{identifier:path}/consent"): Operation(
         "people",
         {
@@ -179,7 +185,9 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "people", answer=RevocationAnswer, query=("anonymousId", "userId")
     ),
     ("GET", "/admin/v1/decisions/{id}"): Operation("decisions", answer=DecisionAnswer),
-    ("GET", "/admin/v1/readouts"): Operation("readouts", answer=Readouts, query=("placement", "metric")),
+    ("GET", "/admin/v1/readouts"): Operation(
+        "readouts", answer=Readouts, query=("placement", "segment", "metric")
+    ),
     ("GET", "/admin/v1/rejects"): Operation("events", answer=RejectsAnswer, query=("after", "limit")),
     ("POST", "/admin/v1/rejects/replay"): Operation("events", RejectsBody, ReplayedAnswer),
     ("GET", "/admin/v1/suppressions"): Operation("privacy", answer=SuppressionsAnswer),
@@ -315,7 +323,7 @@ def _responses(operation: Operation, refs: dict[Any, Any]) -> dict[str, Any]:
     if operation.tag == "openfeature":
         problem["content"] = {_JSON: {"schema": {"type": "object"}}}
     responses = {str(operation.status): done, "4XX": problem, "503": problem}
-    if operation.body in (Placement, Feature):
+    if operation.body in (Placement, Feature, RuleSegment):
         responses["201"] = done
     if operation.body is SubmitBody:
         responses["200"] = done  # Of a dry run, which makes nothing.

@@ -1,6 +1,7 @@
 """The doors of back ends and operators: catalogue, placements, people, decisions, readouts, refusals."""
 
 import itertools
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import msgspec
@@ -23,7 +24,7 @@ from tailorbird.limits import (
     PLACEMENTS_MAX,
 )
 from tailorbird.live.profiles import by_identifier, is_blocked, is_suppressed
-from tailorbird.live.world import ALL_PLACEMENTS, World
+from tailorbird.live.world import ALL_PLACEMENTS, ArmsMoments, World, moments_key
 from tailorbird.measure.query import PlacementMoments, ReadoutQuery
 from tailorbird.measure.worker import ReadoutWorker
 from tailorbird.schema.decision import LoggedDecision
@@ -294,8 +295,6 @@ class Operators:
         """Return what personalization earned against the holdout."""
         self._gate.require(exchange, Role.SERVER)
         query = exchange.query
-        if query.get("segment"):
-            raise InvalidInputError(Fault("segment", "readouts by segment are not kept", query["segment"]))
         metric = query.get("metric")
         if metric not in (None, "rate", "value"):
             raise InvalidInputError(Fault("metric", "rate or value", metric))
@@ -303,7 +302,10 @@ class Operators:
         world = self._engine.world
         if wanted is not None and wanted != ALL_PLACEMENTS and wanted not in world.placements:
             raise NotFoundError(f"no placement is called {wanted[:100]!r}")
-        question = readout_query(world, world.newest or self._engine.clock.now(), wanted, metric)
+        segment = query.get("segment")
+        if segment is not None and segment not in world.segments.declared:
+            raise NotFoundError(f"no segment is called {segment[:100]!r}")
+        question = readout_query(world, world.newest or self._engine.clock.now(), wanted, metric, segment)
         return json_response(await self._readouts.ask(question))
 
     # --- refusals -----------------------------------------------------------------------------------
@@ -368,10 +370,14 @@ def readout_query(
     as_of: float,
     placement: str | None,
     metric: Any = None,  # noqa: ANN401
+    segment: str | None = None,
 ) -> ReadoutQuery:
-    """Return the question to the statistics: the moments of every placement's two arms."""
+    """Return the question to the statistics: the moments of every placement's two arms.
+
+    With a `segment`, of the visitors who were in it when they were first decided for.
+    """
     moments = []
-    for key, arms in sorted(world.moments.scan()):
+    for key, arms in sorted(world.moments.scan() if segment is None else _moments_in(world, segment)):
         declared = world.placements.get(key)
         learn_from = "auto" if declared is None else declared.learn_from
         moments.append(
@@ -383,9 +389,15 @@ def readout_query(
                 learn_from,
                 _apart(world) if key == ALL_PLACEMENTS else (),
                 arms.merged_units,
+                segment,
             )
         )
     return ReadoutQuery(as_of, tuple(moments), placement, metric)
+
+
+def _moments_in(world: World, segment: str) -> Iterator[tuple[str, ArmsMoments]]:
+    prefix = moments_key("", segment)
+    return ((key.removeprefix(prefix), arms) for key, arms in world.moments_in.scan(prefix))
 
 
 def _apart(world: World) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from tailorbird.app.keys import Gate, Role
 from tailorbird.app.openapi import document
 from tailorbird.app.operators import Operators
 from tailorbird.app.privacy_doors import PrivacyDoors
+from tailorbird.app.segment_doors import SegmentDoors
 from tailorbird.errors import Fault, InvalidInputError, NotFoundError
 from tailorbird.limits import BODY_BYTES_MAX, PUBLIC_BODY_BYTES_MAX
 
@@ -31,7 +32,7 @@ _PREFLIGHT_SECONDS = 86400  # A preflight a path and day; browsers cap it at two
 
 
 def table(
-    doors: Doors, operators: Operators, privacy: PrivacyDoors, features: FeatureDoors
+    doors: Doors, operators: Operators, privacy: PrivacyDoors, features: FeatureDoors, segments: SegmentDoors
 ) -> list[tuple[str, str, Door]]:
     """Return (method, path, door) of every route that is not hot; hot ones are reachable here too."""
     hot = [("POST", path.decode(), door) for path, door in doors.hot().items()]
@@ -57,6 +58,10 @@ def table(
         ("GET", "/admin/v1/placements/{key:path}", operators.get_placement),
         ("PUT", "/admin/v1/placements/{key:path}", operators.put_placement),
         ("DELETE", "/admin/v1/placements/{key:path}", operators.delete_placement),
+        ("GET", "/admin/v1/segments", segments.list_segments),
+        ("GET", "/admin/v1/segments/{key:path}", segments.get_segment),
+        ("PUT", "/admin/v1/segments/{key:path}", segments.put_segment),
+        ("DELETE", "/admin/v1/segments/{key:path}", segments.delete_segment),
         ("PUT", "/admin/v1/profiles/{identifier:path}/consent", operators.put_consent),
         ("GET", "/admin/v1/profiles/{identifier:path}", operators.profile),
         ("GET", "/admin/v1/revoked-links", operators.list_revocations),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import uvicorn
 
-from tailorbird.app.config import Config, Keys, load_placements
+from tailorbird.app.config import Config, Keys, load_placements, load_segments
 from tailorbird.app.doors import Doors
 from tailorbird.app.engine import Engine, Options
 from tailorbird.app.feature_doors import FeatureDoors
@@ -21,17 +21,21 @@ from tailorbird.app.keys import Gate
 from tailorbird.app.operators import Operators
 from tailorbird.app.privacy_doors import Privacy, PrivacyDoors
 from tailorbird.app.routes import Application, table, with_openapi
+from tailorbird.app.segment_doors import SegmentDoors
+from tailorbird.app.segment_pass import SegmentPass
 from tailorbird.clock import Clock, SystemClock
 from tailorbird.decide.compiled import check
 from tailorbird.errors import ConfigurationError, InvalidInputError
 from tailorbird.features.defaults import CATALOGUES, expanded
 from tailorbird.features.program import Program
 from tailorbird.features.vocabulary import Vocabulary
-from tailorbird.limits import CONNECTIONS_MAX, KEEP_ALIVE_SECONDS
+from tailorbird.limits import CONNECTIONS_MAX, KEEP_ALIVE_SECONDS, SEGMENTS_MAX
+from tailorbird.live.rule_segments import check_segment
 from tailorbird.measure.worker import ReadoutWorker
 from tailorbird.schema.feature import FeatureConfig, FeaturesPut
 from tailorbird.schema.placement import Placement
 from tailorbird.schema.records import PlacementPut
+from tailorbird.schema.segment import RuleSegment, SegmentPut
 
 logger = logging.getLogger("tailorbird")
 
@@ -117,6 +121,46 @@ def declare_features(engine: Engine, config: Config) -> None:
         engine.declare_features(features)
 
 
+def checked_segments(config_file: Path | None) -> list[RuleSegment]:
+    """Return the segments of the folder `segments/` beside the configuration.
+
+    Raises:
+        ConfigurationError: One of them is wrong; the message names file, field and rule.
+    """
+    loaded = load_segments(config_file)
+    if len(loaded) > SEGMENTS_MAX:
+        raise ConfigurationError(f"segments/: at most {SEGMENTS_MAX} segments, not {len(loaded)}")
+    segments: dict[str, RuleSegment] = {}
+    for file, segment in loaded:
+        if segment.key in segments:
+            raise ConfigurationError(f"{file}: key: each segment is declared once, {segment.key!r} twice")
+        try:
+            segments[segment.key] = check_segment(segment, segments)
+        except InvalidInputError as error:
+            raise ConfigurationError(f"{file}: {error}") from error
+    return list(segments.values())
+
+
+def declare_segments(engine: Engine, segments: Iterable[RuleSegment]) -> None:
+    """Write the segments of files that differ from what is declared; files win.
+
+    Raises:
+        ConfigurationError: With those declared otherwise there would be a circle, or too many.
+    """
+    declared = engine.world.segments.declared
+    files = {segment.key: segment for segment in segments}
+    others = {key: kept.segment for key, kept in declared.items() if key not in files}
+    if len(files) + len(others) > SEGMENTS_MAX:
+        raise ConfigurationError(f"segments/: at most {SEGMENTS_MAX} segments, {len(others)} by the API")
+    for key, segment in files.items():
+        try:
+            check_segment(segment, {**others, **files})
+        except InvalidInputError as error:
+            raise ConfigurationError(f"segment {key!r}: {error}") from error
+        if key not in declared or declared[key].segment != segment:
+            engine.write(SegmentPut(engine.clock.now(), segment))
+
+
 def serve(engine: Engine, config: Config, keys: Keys) -> None:
     """Serve until SIGTERM or SIGINT, then end cleanly: answer what is under way, write everything down."""
     gate = Gate(keys)
@@ -125,9 +169,11 @@ def serve(engine: Engine, config: Config, keys: Keys) -> None:
     operators = Operators(doors, readouts)
     features = FeatureDoors(engine, gate)
     privacy = Privacy(engine)
+    everybody = SegmentPass(engine)
+    routes = table(doors, operators, PrivacyDoors(doors, privacy), features, SegmentDoors(doors, everybody))
     listener = _listen(config.host, config.port)
     settings = uvicorn_config(
-        Application(with_openapi(table(doors, operators, PrivacyDoors(doors, privacy), features)), gate),
+        Application(with_openapi(routes), gate),
         hot_protocol(doors.hot()),
         log_level=config.log_level,
         limit_concurrency=CONNECTIONS_MAX,
@@ -139,7 +185,7 @@ def serve(engine: Engine, config: Config, keys: Keys) -> None:
     print(f"tailorbird: listening on http://{config.host}:{port}", flush=True)  # noqa: T201
     with asyncio.Runner(loop_factory=settings.get_loop_factory()) as runner:
         try:
-            runner.run(_run(server, privacy, listener, readouts))
+            runner.run(_run(server, (privacy, everybody), listener, readouts))
         finally:
             engine.close()
 
@@ -164,8 +210,12 @@ class _Server(uvicorn.Server):
 
 
 async def _run(
-    server: uvicorn.Server, privacy: Privacy, listener: socket.socket, readouts: ReadoutWorker
+    server: uvicorn.Server,
+    work: tuple[Privacy, SegmentPass],
+    listener: socket.socket,
+    readouts: ReadoutWorker,
 ) -> None:
+    privacy, everybody = work
     # The default of 5 ms lets the thread that commits hold the loop up for as long.
     sys.setswitchinterval(_SWITCH_SECONDS)
     checkpoints = asyncio.create_task(privacy.engine.checkpoint_forever())
@@ -174,12 +224,14 @@ async def _run(
     requests.add_done_callback(lambda task: _end_on_failure(server, task))
     refolds = asyncio.create_task(privacy.engine.refold_forever())
     refolds.add_done_callback(lambda task: _end_on_failure(server, task))
+    passes = asyncio.create_task(everybody.run_forever())
+    passes.add_done_callback(lambda task: _end_on_failure(server, task))
     sweeper = asyncio.create_task(_sweep(server))
     collector = asyncio.create_task(_collect_garbage())
     try:
         await server.serve(sockets=[listener])
     finally:
-        tasks = (checkpoints, requests, refolds, sweeper, collector)
+        tasks = (checkpoints, requests, refolds, passes, sweeper, collector)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,19 +1,17 @@
 """The visitor of one request: who it is, what may be known of them, and what rules see."""
 
-from collections.abc import Callable
 from typing import Any
 
-from tailorbird.features.state import recents
+from tailorbird.live.facts import profile_facts
 from tailorbird.live.profiles import (
     find,
     founding_identifier,
     holdout_position,
     is_suppressed,
     known,
-    primary_interest,
     profile_id_of,
 )
-from tailorbird.live.variables import Reader, by_name, refusals, refuses, short_names, stranger
+from tailorbird.live.variables import refusals, refuses, stranger
 from tailorbird.live.world import World
 from tailorbird.rules.cel import Expression, context_of
 from tailorbird.schema.decision import PlacementRequest, VisitorRef
@@ -126,52 +124,6 @@ class Visitor:
                 values["profile"] = profile_facts(self._world, self._person(), fields, self.t)
             self._cel = context_of(values)
         return self._cel
-
-
-def profile_facts(world: World, profile: Profile, fields: frozenset[str] | None, t: float) -> dict[str, Any]:
-    """Return what rules see as `profile`: traits, features by name, and the fixed lists.
-
-    With `fields` only those, which costs a microsecond a field; None gives everything.
-    """
-    if fields is None:
-        fixed = {name: read(world, profile) for name, read in _FIXED.items()}
-        counted = short_names(world, profile, t) | by_name(world, profile, t)
-        return {**_readable_traits(world, profile), **counted, **fixed}
-    reader = Reader(world, profile, t)
-    facts = {}
-    for name in fields:
-        if name in _FIXED:
-            facts[name] = _FIXED[name](world, profile)
-            continue
-        # What was counted goes before what was declared: anybody can declare a trait.
-        value: object = reader.read(name)
-        if value is None:
-            value = _readable_traits(world, profile).get(name)
-        if value is not None:
-            facts[name] = value
-    return facts
-
-
-def _readable_traits(world: World, profile: Profile) -> dict[str, Any]:
-    """Return the traits that may be read: none of the sensitive list but those that were allowed."""
-    return world.features.reading.sensitive.readable(profile.traits, refusals(world, profile))
-
-
-def _recent_items(world: World, profile: Profile) -> list[str]:
-    return [world.catalogue.ids[index] for index in recents(profile.state)[1][1].tolist() if index >= 0]
-
-
-_FIXED: dict[str, Callable[[World, Profile], Any]] = {
-    "id": lambda _, profile: profile.id,
-    "segments": lambda _, __: [],
-    "traits": _readable_traits,
-    "consent": lambda _, profile: profile.consent,
-    "primaryInterest": lambda world, profile: primary_interest(world, profile) or "",
-    "purchases": lambda _, profile: list(profile.purchases),
-    "recentItems": _recent_items,
-    "isKnown": lambda _, profile: any(name.startswith("user_id:") for name in profile.identifiers),
-}
-"""Fields of `profile` that are neither traits nor features."""
 
 
 def _refuses(context: dict[str, Any], purpose: str) -> bool:

@@ -34,7 +34,7 @@ from tailorbird.features.state import (
     read_counter,
 )
 from tailorbird.features.union import add
-from tailorbird.features.vocabulary import CATEGORY, FACET, KINDS, Vocabulary
+from tailorbird.features.vocabulary import CATEGORY, EVENT, FACET, KINDS, Vocabulary
 from tailorbird.hashing import token
 from tailorbird.schema.events import Event
 from tailorbird.schema.feature import Feature, FeatureConfig, FeaturesPut, Prior
@@ -320,6 +320,13 @@ class Program:
             if refuses(purpose):
                 vector[slots] = np.nan
         return vector
+
+    def origin(self, name: str) -> tuple[str, int] | None:
+        """Return the event, by its stem, and the column of its own counter that a variable is read from."""
+        alone = self._alone.get(self.index[name])
+        if alone is None or alone[0] % KINDS != EVENT:
+            return None
+        return self._vocabulary.stem(alone[0]), alone[2]
 
     def value(self, profile: Profile, slot: int, at: float) -> float | None:
         """Return one variable where that takes but one counter, None where it takes the whole vector."""

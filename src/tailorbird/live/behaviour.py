@@ -4,6 +4,7 @@ The fold (`process`) and history (`train`) both go through here, so that what is
 what is counted for a past moment are the same, to the last bit.
 """
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -78,15 +79,23 @@ class Behaviour:
                 _add_facets(about.facets, name, value)
         return about
 
-    def declare(self, profile: Profile, event: Event, logged: LoggedEvent) -> None:
-        """Take over what an event says of its person: traits and consent."""
-        if logged.gpc:
+    def declare(self, profile: Profile, event: Event, logged: LoggedEvent) -> Iterable[str]:
+        """Take over what an event says of its person, traits and consent; return the traits' names."""
+        if logged.gpc and not profile.gpc:
             profile.gpc = True
+            profile.is_segments_due = True
         declared = _declared_traits(event)
         if declared:
             _declare_traits(profile, declared)
             self.program.follow_traits(profile, logged.t)
         _declare_consent(profile, event)
+        return declared or ()
+
+    def codes_of(self, name: str, about: About) -> list[int]:
+        """Return the codes of what an event counts by name: its own, then categories and facets."""
+        vocabulary = self._vocabulary
+        categories = [vocabulary.category(text) for text in about.categories]
+        return [vocabulary.event(name), *categories, *(vocabulary.facet(text) for text in about.facets)]
 
     def observe(self, profile: Profile, event: Event, name: str, t: float, about: About) -> NDArray[np.int32]:
         """Count an event of a profile; return the indices of the items before it, newest first.
@@ -94,11 +103,9 @@ class Behaviour:
         `indices` holds those of the event's own items.
         """
         is_touched = name not in EXPOSURES
-        codes, amounts, vocabulary = self._codes, self._amounts, self._vocabulary
-        counted = [vocabulary.event(name)]
-        counted += [vocabulary.category(text) for text in about.categories]
+        codes, amounts = self._codes, self._amounts
+        counted = self.codes_of(name, about)
         category = counted[1] if about.categories else -1
-        counted += [vocabulary.facet(text) for text in about.facets]
         size = len(counted)
         codes[:size] = counted
         amounts[:size] = 1.0
@@ -208,6 +215,8 @@ def _declare_consent(profile: Profile, event: Event) -> None:
         for category, is_allowed in consent.items():
             purpose = category.lower()
             if isinstance(is_allowed, bool) and not (is_allowed and purpose in profile.refusals):
+                # What is read of a person depends on it, so their segments are looked at as a whole.
+                profile.is_segments_due |= profile.consent.get(purpose) is not is_allowed
                 profile.consent[purpose] = is_allowed
 
 

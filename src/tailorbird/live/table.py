@@ -75,6 +75,21 @@ class Table(Generic[T]):
         self._keep(key, value, self._bytes_of(value, payload))
         return value
 
+    def peek(self, key: str) -> T | None:
+        """Return the value of `key` to read, without making room for it: for who passes over them all."""
+        if key in self._cache:
+            return self._cache[key]
+        payload = self._store.get(self.name, key)
+        return None if payload is None else self._decode(payload)
+
+    def unwritten(self) -> list[str]:
+        """Return the keys of what the store may not hold yet, in order."""
+        return sorted(self._dirty | self._pending | self._committing)
+
+    def page(self, after: str, count_max: int) -> list[str]:
+        """Return the next keys behind `after` that the store holds, in order, at most `count_max`."""
+        return self._store.keys(self.name, after, count_max)
+
     def change(self, key: str) -> T | None:
         """Return the value of `key` to be changed in place; it is written at the next checkpoint."""
         if key in self._pending:

@@ -10,11 +10,15 @@
     placement    key                      Placement
     policy       placement key            PolicyState
     moments      placement key            ArmsMoments ("*": all placements)
+    moments_in   placement, segment key   the same of the segment's members (see `moments_key`)
     item         item id                  Shelf
     popularity   item id                  weight, last
     covisit      item id                  followers, weights
     seen         day|hash of messageId    nothing
     suppressed   hash of identifier       nothing
+    segment      key                      Declared (see `live.rule_segments`)
+    size         segment key              how many people are in it
+    unannounced  offset, segment key      SegmentChanged that no record announces yet
     counts       name                     int
 
 Only the fold (`process`) changes it; decisions read it.
@@ -33,6 +37,7 @@ from tailorbird.limits import CHECKPOINT_SLICE
 from tailorbird.live.catalogue import Catalogue, Shelf
 from tailorbird.live.feature_sets import FeatureSets
 from tailorbird.live.revocations import Revocations
+from tailorbird.live.rule_segments import RuleSegments
 from tailorbird.live.seen import SeenIds
 from tailorbird.live.table import Table
 from tailorbird.policies.base import PolicyState
@@ -55,11 +60,15 @@ TABLES = (
     "placement",
     "policy",
     "moments",
+    "moments_in",
     "item",
     "popularity",
     "covisit",
     "seen",
     "suppressed",
+    "segment",
+    "size",
+    "unannounced",
     "counts",
 )
 
@@ -96,6 +105,11 @@ class ArmsMoments(msgspec.Struct):
         return self.holdout if arm == "holdout" else self.personalized
 
 
+def moments_key(placement: str, segment: str) -> str:
+    """Return the key of `moments_in`; no key that anybody declares has a line break."""
+    return f"{segment}\n{placement}"
+
+
 class World:
     """All live state over one store."""
 
@@ -114,36 +128,7 @@ class World:
         """The next offset of the log to fold."""
         self.holdout_share = holdout_share
         self._over_bytes_max = cache_bytes // _OVER_SHARE
-        profile_bytes = cache_bytes * 3 // 4
-        side_bytes = cache_bytes // 8
-        self.profiles: Table[Profile] = Table(
-            store, "profile", (encode_profile, decode_profile), profile_bytes, _PROFILE_BYTES, _bytes_of
-        )
-        self._words: Table[int] = Table(store, "word", _msgpack(int), _SMALL)
-        self._features: Table[FeaturesPut] = Table(store, "features", _msgpack(FeaturesPut), _SMALL)
-        self._revoked: Table[int] = Table(store, "revoked", _msgpack(int), _SMALL)
-        self.identifiers: Table[Identifier] = Table(store, "identifier", _msgpack(Identifier), side_bytes)
-        self.marks: Table[Mark] = Table(store, "mark", _msgpack(Mark), side_bytes)
-        self.policies: Table[PolicyState] = Table(store, "policy", _msgpack(PolicyState), _SMALL)
-        self.moments: Table[ArmsMoments] = Table(store, "moments", _msgpack(ArmsMoments), _SMALL)
-        self.counts: Table[int] = Table(store, "counts", _msgpack(int), _SMALL)
-        self._placements: Table[Placement] = Table(store, "placement", _msgpack(Placement), _SMALL)
-        self._items: Table[Shelf] = Table(store, "item", _msgpack(Shelf), _SMALL)
-        self._suppressed: Table[int] = Table(store, "suppressed", _msgpack(int), _SMALL)
-        self._tables: tuple[Table[Any], ...] = (
-            self.profiles,
-            self.identifiers,
-            self._words,
-            self._features,
-            self._revoked,
-            self.marks,
-            self.policies,
-            self.moments,
-            self.counts,
-            self._placements,
-            self._items,
-            self._suppressed,
-        )
+        self._open_tables(cache_bytes)
         self.placements: dict[str, Placement] = dict(self._placements.scan())
         self.placements_version = 0
         self.goals: dict[str, list[str]] = {}
@@ -153,15 +138,56 @@ class World:
         """Time of the newest record folded since the start; epoch seconds."""
         self.suppressed: set[str] = {key for key, _ in self._suppressed.scan()}
         self.revocations = Revocations(self._revoked)
-        self.vocabulary = Vocabulary(self._words.put)
-        self.vocabulary.load(self._words.scan())
-        self.features = FeatureSets(self._features, self.vocabulary)
         self.catalogue = Catalogue()
         self.catalogue.load(self._items.scan())
         self.seen = SeenIds(store)
         self._snapshot: _Rows | None = None
         self._offset_pending = 0
         self._load_rankers()
+
+    def _open_tables(self, cache_bytes: int) -> None:
+        store = self.store
+        side_bytes = cache_bytes // 8
+        self.profiles: Table[Profile] = Table(
+            store,
+            "profile",
+            (encode_profile, decode_profile),
+            cache_bytes * 3 // 4,
+            _PROFILE_BYTES,
+            _bytes_of,
+        )
+        self._words: Table[int] = Table(store, "word", _msgpack(int), _SMALL)
+        self._features: Table[FeaturesPut] = Table(store, "features", _msgpack(FeaturesPut), _SMALL)
+        self._revoked: Table[int] = Table(store, "revoked", _msgpack(int), _SMALL)
+        self.identifiers: Table[Identifier] = Table(store, "identifier", _msgpack(Identifier), side_bytes)
+        self.marks: Table[Mark] = Table(store, "mark", _msgpack(Mark), side_bytes)
+        self.policies: Table[PolicyState] = Table(store, "policy", _msgpack(PolicyState), _SMALL)
+        self.moments: Table[ArmsMoments] = Table(store, "moments", _msgpack(ArmsMoments), _SMALL)
+        self.moments_in: Table[ArmsMoments] = Table(store, "moments_in", _msgpack(ArmsMoments), _SMALL)
+        self.counts: Table[int] = Table(store, "counts", _msgpack(int), _SMALL)
+        self._placements: Table[Placement] = Table(store, "placement", _msgpack(Placement), _SMALL)
+        self._items: Table[Shelf] = Table(store, "item", _msgpack(Shelf), _SMALL)
+        self._suppressed: Table[int] = Table(store, "suppressed", _msgpack(int), _SMALL)
+        self.vocabulary = Vocabulary(self._words.put)
+        self.vocabulary.load(self._words.scan())
+        self.features = FeatureSets(self._features, self.vocabulary)
+        self.segments = RuleSegments(store, self.vocabulary, self.features)
+        self._tables: tuple[Table[Any], ...] = (
+            self.profiles,
+            self.identifiers,
+            self._words,
+            self._features,
+            self._revoked,
+            self.marks,
+            self.policies,
+            self.moments,
+            self.moments_in,
+            self.counts,
+            self._placements,
+            self._items,
+            self._suppressed,
+            *self.segments.tables,
+        )
 
     # --- what the fold writes beside the tables -----------------------------------------------------
 
@@ -246,6 +272,7 @@ class World:
         if self.popularity.updates:
             # Before the tables begin, so that the count is committed with what it counts.
             self.counts.put("popularity_updates", self.popularity.updates)
+        self.segments.checkpoint_begin()
         for table in self._tables:
             table.checkpoint_begin()
         self._snapshot = self._take_rows()

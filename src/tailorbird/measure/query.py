@@ -22,6 +22,8 @@ class PlacementMoments(msgspec.Struct, frozen=True):
     """Of the total: placements with a holdout share of their own, whose arms are others."""
     merged_units: int = 0
     """Visitors who had been in both arms before a merge."""
+    segment: str | None = None
+    """The rule segment that visitors were in when first decided for; None for everybody."""
 
 
 class ReadoutQuery(msgspec.Struct, frozen=True):

@@ -48,7 +48,7 @@ def _readout(moments: PlacementMoments, metric: Metric) -> Readout:
     return Readout(
         placement=moments.placement,
         metric=metric,
-        segment=None,
+        segment=moments.segment,
         holdout_share=moments.holdout_share,
         trials=trials,
         arms=Arms(_arm(metric, trials, personalized), _arm(metric, trials, holdout)),

@@ -63,6 +63,7 @@ class Found(msgspec.Struct, frozen=True, rename="camel"):
     outcomes: int = 0
     consents: int = 0
     revoked_links: int = 0
+    segment_changes: int = 0
     named_by_others: int = 0
     """Other people's events that name the person as who they were before."""
     refused_events: int = 0
@@ -100,7 +101,15 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 _STORES: Final = {
-    "log": ("events", "decisions", "outcomes", "consents", "revokedLinks", "namedByOthers"),
+    "log": (
+        "events",
+        "decisions",
+        "outcomes",
+        "consents",
+        "revokedLinks",
+        "segmentChanges",
+        "namedByOthers",
+    ),
     "rejects": ("refusedEvents",),
     "state": ("profiles", "identifiers", "links"),
     "warehouse": ("rows",),
@@ -182,6 +191,7 @@ class Erasure:
             outcomes=len(held.outcomes),
             consents=len(held.consents),
             revoked_links=len(held.revocations),
+            segment_changes=len(held.segment_changes),
             named_by_others=len(held.renamed),
             refused_events=len(held.refusals),
             profiles=len(known),

@@ -21,6 +21,7 @@ from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.events import LoggedEvent, LoggedOutcome
 from tailorbird.schema.profile import Profile
 from tailorbird.schema.records import ConsentChanged, LogRecord, decode
+from tailorbird.schema.segment import SegmentChanged
 from tailorbird.stores.log import Log
 
 
@@ -72,6 +73,9 @@ class Exporter:
             ],
             "outcomes": [_outcome(record) for _, record in records if isinstance(record, LoggedOutcome)],
             "consents": [_consent(record) for _, record in records if isinstance(record, ConsentChanged)],
+            "segmentChanges": [
+                _segment_change(record) for _, record in records if isinstance(record, SegmentChanged)
+            ],
             "refusals": [refusal for refusal in refusals if refusal is not None],
         }
         return Export(msgspec.json.encode(document), len(records) + len(held.refusals))
@@ -130,6 +134,17 @@ def _consent(change: ConsentChanged) -> dict[str, Any]:
     return {
         "identifier": change.identifier,
         "consent": change.consent,
+        "receivedAt": format_time(change.r),
+    }
+
+
+def _segment_change(change: SegmentChanged) -> dict[str, Any]:
+    return {
+        "segment": change.segment,
+        "change": change.change,
+        "profileId": change.profile,
+        "at": format_time(change.t),
+        "messageId": change.message_id or None,
         "receivedAt": format_time(change.r),
     }
 

@@ -8,6 +8,7 @@ A record is a person's where the fold made it so:
     outcome     it names one of their decisions
     consent     it names one of their identifiers
     revocation  it names one of their identifiers
+    segment     it says that one of their profiles entered or left one
     refusal     its body mentions one of their identifiers, messages or decisions
 
 On a device that several people use, what was done signed in is that user's, and what was done signed
@@ -36,9 +37,10 @@ from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.events import Event, LoggedEvent, LoggedOutcome
 from tailorbird.schema.profile import identifier_of
 from tailorbird.schema.records import KINDS, ConsentChanged, LinkRevoked, OwnerForgotten, encode
+from tailorbird.schema.segment import SegmentChanged
 from tailorbird.stores.log import Entry, Record
 
-_OWN: Final = ("events", "decisions", "outcomes", "consents", "revocations")
+_OWN: Final = ("events", "decisions", "outcomes", "consents", "revocations", "segment_changes")
 _EVENT_KIND: Final = KINDS[LoggedEvent]
 
 _event_decoder = msgspec.json.Decoder(Event)
@@ -54,6 +56,7 @@ class Held(msgspec.Struct):
     outcomes: list[int] = []
     consents: list[int] = []
     revocations: list[int] = []
+    segment_changes: list[int] = []
     markers: dict[str, list[int]] = {}
     """`OwnerForgotten` records, by device."""
     renamed: dict[int, Entry] = {}
@@ -112,6 +115,7 @@ class Finder:
             KINDS[ConsentChanged]: self._consent,
             KINDS[OwnerForgotten]: self._marker,
             KINDS[LinkRevoked]: self._revocation,
+            KINDS[SegmentChanged]: self._segment_change,
         }
 
     def take(self, record: Record) -> None:
@@ -262,6 +266,12 @@ class Finder:
         if not self._person.identifiers.isdisjoint(revoked.identifiers):
             self.held.revocations.append(record.offset)
 
+    def _segment_change(self, record: Record) -> None:
+        if any(needle in record.payload for needle in self._profile_needles):
+            change: SegmentChanged = _segment_change_decoder.decode(record.payload)
+            if change.profile in self._person.profiles:
+                self.held.segment_changes.append(record.offset)
+
     def _marker(self, record: Record) -> None:
         marker: OwnerForgotten = _marker_decoder.decode(record.payload)
         self._own(marker.anonymous_id, FORGOTTEN)
@@ -273,6 +283,7 @@ _decision_decoder = msgspec.json.Decoder(LoggedDecision)
 _outcome_decoder = msgspec.json.Decoder(LoggedOutcome)
 _consent_decoder = msgspec.json.Decoder(ConsentChanged)
 _revocation_decoder = msgspec.json.Decoder(LinkRevoked)
+_segment_change_decoder = msgspec.json.Decoder(SegmentChanged)
 _marker_decoder = msgspec.json.Decoder(OwnerForgotten)
 
 

@@ -14,16 +14,25 @@ from typing import Any
 from tailorbird.features.view import session_at
 from tailorbird.limits import IMPRESSIONS_MAX, OPEN_DECISIONS_MAX, RECENT_DECISIONS_MAX
 from tailorbird.live.decision_ids import offset_of
+from tailorbird.live.facts import members_at
 from tailorbird.live.profiles import holdout_position
-from tailorbird.live.world import ALL_PLACEMENTS, ArmsMoments, World
+from tailorbird.live.world import ALL_PLACEMENTS, World
 from tailorbird.policies.base import PolicyState, decided, exposed, rewarded
 from tailorbird.process.observer import UNOBSERVED, Observer
+from tailorbird.process.units import moments_of
 from tailorbird.rules.cel import Expression, RuleError, compile_expression
 from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.outcome import Mark
 from tailorbird.schema.placement import Goal, Placement
 from tailorbird.schema.profile import AtPlacement, Profile, identifier_of
-from tailorbird.stats.moments import add_unit, count_decision, count_exposure, count_outcome
+from tailorbird.stats.moments import (
+    UnitMoments,
+    UnitTotals,
+    add_unit,
+    count_decision,
+    count_exposure,
+    count_outcome,
+)
 
 GOAL_VARIABLES = frozenset({"properties", "event"})
 
@@ -58,7 +67,7 @@ class Attribution:
             decided(self._policy(decision.placement), decision.arm)
         if profile is None:
             return
-        at = self._at(profile, decision.placement, decision.holdout)
+        at = self._at(profile, decision.placement, decision.holdout, decision.t)
         placement = self._world.placements.get(decision.placement)
         window = placement.goal.window_seconds if placement and placement.goal else 0.0
         at.open.append(key)
@@ -72,8 +81,8 @@ class Attribution:
             at.sticky_session = session_at(profile.state, decision.t)
             at.sticky_request = decision.request
         if at.arm:
-            count_decision(self._moments(decision.placement).of(at.arm), at)
-            self._count_in_total(profile, decision.placement, count_decision)
+            self._count(decision.placement, at, count_decision)
+            self._count_in_total(profile, decision.placement, decision.t, count_decision)
 
     def exposure(self, key: str, t: float) -> bool:
         """Count that a decision was shown; return whether that was new."""
@@ -160,14 +169,16 @@ class Attribution:
 
     # --- the units of the readout -------------------------------------------------------------------
 
-    def _at(self, profile: Profile, placement: str, arm: str) -> AtPlacement:
-        """Return the visitor's history at a placement, begun in `arm`: a unit of it from now on."""
+    def _at(self, profile: Profile, placement: str, arm: str, t: float) -> AtPlacement:
+        """Return the visitor's history at a placement, begun in `arm` at `t`: a unit of it from now on."""
         at = profile.placements.get(placement)
         if at is None:
             at = profile.placements[placement] = AtPlacement()
         if not at.arm and arm != "none":
             at.arm = arm
-            add_unit(self._moments(placement).of(arm), at)
+            at.segments = list(members_at(self._world, profile, t))
+            for moments in self._all_moments(placement, at):
+                add_unit(moments, at)
         return at
 
     def _whose(self, mark: Mark) -> str | None:
@@ -183,10 +194,21 @@ class Attribution:
         at = None if profile is None else profile.placements.get(mark.placement)
         if profile is None or at is None or not at.arm:
             return
-        count(self._moments(mark.placement).of(at.arm), at)
-        self._count_in_total(profile, mark.placement, count)
+        self._count(mark.placement, at, count)
+        self._count_in_total(profile, mark.placement, mark.t, count)
 
-    def _count_in_total(self, profile: Profile, key: str, count: Callable[[Any, Any], None]) -> None:
+    def _count(self, placement: str, at: AtPlacement, count: Callable[[Any, Any], None]) -> None:
+        """Count in a unit and in all moments that hold it."""
+        *others, own = self._all_moments(placement, at)
+        for moments in others:
+            # Counting changes the unit, too: those of segments get one as it was.
+            before = (at.decisions, at.exposures, at.outcomes, at.value, at.outcomes_shown)
+            count(moments, UnitTotals(*before))
+        count(own, at)
+
+    def _count_in_total(
+        self, profile: Profile, key: str, t: float, count: Callable[[Any, Any], None]
+    ) -> None:
         """Count in the readout over all placements; those with a holdout share of their own stay out."""
         share = self._world.holdout_share
         if self._world.share_of(key) != share:
@@ -194,15 +216,12 @@ class Attribution:
         total = profile.placements.get(ALL_PLACEMENTS)
         if total is None or not total.arm:
             is_held = holdout_position(self._secret, profile.assignment_key) < share
-            total = self._at(profile, ALL_PLACEMENTS, "holdout" if is_held else "personalized")
-        count(self._moments(ALL_PLACEMENTS).of(total.arm), total)
+            total = self._at(profile, ALL_PLACEMENTS, "holdout" if is_held else "personalized", t)
+        self._count(ALL_PLACEMENTS, total, count)
 
-    def _moments(self, placement: str) -> ArmsMoments:
-        moments = self._world.moments.change(placement)
-        if moments is None:
-            moments = ArmsMoments()
-            self._world.moments.put(placement, moments)
-        return moments
+    def _all_moments(self, placement: str, at: AtPlacement) -> list[UnitMoments]:
+        """Return the moments that hold a unit: of each of its segments, and last the placement's."""
+        return [moments.of(at.arm) for moments in moments_of(self._world, placement, at)]
 
     def _policy(self, placement: str) -> PolicyState:
         state = self._world.policies.change(placement)

@@ -24,8 +24,10 @@ from tailorbird.live.profiles import (
     profile_id_of,
     shared_device_identifier,
 )
-from tailorbird.live.world import ArmsMoments, Identifier, World
+from tailorbird.live.world import Identifier, World
+from tailorbird.process.membership import merge_membership
 from tailorbird.process.observer import UNOBSERVED, Observer
+from tailorbird.process.units import moments_of
 from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.profile import AtPlacement, Link, Profile, identifier_of
 from tailorbird.stats.moments import add_unit
@@ -202,6 +204,7 @@ class Resolver:
         self._observer.merged(older.id, newer.id, [link.merged for link in newer.links if link.merged])
         self._merge_assignment(older, newer)
         merge_history(older, newer, self._world.features.counting)
+        merge_membership(self._world, older, newer)
         older.links = sorted([*older.links, *newer.links], key=lambda link: link.t)
         older.links.append(Link(identifier, seen.rule, seen.message_id, seen.t, newer.id))
         for name, (first, last) in newer.identifiers.items():
@@ -225,22 +228,21 @@ class Resolver:
         """Move the newer one's units to the older one's arms, and count visitors who had both."""
         had_both = False
         for key, theirs in newer.placements.items():
-            moments = self._world.moments.change(key)
-            if moments is None:
-                self._world.moments.put(key, moments := ArmsMoments())
             mine = older.placements.setdefault(key, AtPlacement())
             for unit in (mine, theirs):
                 if unit.arm:
-                    add_unit(moments.of(unit.arm), unit, -1)
+                    for moments in moments_of(self._world, key, unit):
+                        add_unit(moments.of(unit.arm), unit, -1)
             if theirs.arm and not mine.arm:
-                mine.arm = self._arm_of(older, key)
-            if theirs.arm and mine.arm != theirs.arm:
-                had_both = True
-                moments.merged_units += 1
+                mine.arm, mine.segments = self._arm_of(older, key), theirs.segments
+            is_both = bool(theirs.arm) and mine.arm != theirs.arm
+            had_both = had_both or is_both
             _merge_placement(mine, theirs)
             # Who was only ever decided for without consent has no arm, and is no unit.
-            if mine.arm:
-                add_unit(moments.of(mine.arm), mine)
+            for moments in moments_of(self._world, key, mine):
+                moments.merged_units += is_both
+                if mine.arm:
+                    add_unit(moments.of(mine.arm), mine)
         if had_both or newer.is_arm_merged:
             older.is_arm_merged = True
             self._world.count("identity.arm_merges")

@@ -11,11 +11,13 @@ import msgspec
 
 from tailorbird.live.behaviour import EXPOSURES, About, Behaviour, change_consent, text_in
 from tailorbird.live.decision_ids import decision_id
+from tailorbird.live.facts import Touched
 from tailorbird.live.profiles import known
 from tailorbird.live.seen import key_of
 from tailorbird.live.world import World
 from tailorbird.process.attribution import Attribution, Facts
 from tailorbird.process.identity import Resolver, Seen
+from tailorbird.process.membership import Membership, Reason
 from tailorbird.process.observer import UNOBSERVED, Observer
 from tailorbird.rankers.base import weight_of
 from tailorbird.rankers.covisitation import STEPS_BACK
@@ -35,6 +37,7 @@ from tailorbird.schema.records import (
     Suppressed,
     decode,
 )
+from tailorbird.schema.segment import SegmentChanged, SegmentDeleted, SegmentPut
 from tailorbird.stores.log import Log, Record
 
 _event_decoder = msgspec.json.Decoder(Event)
@@ -55,6 +58,7 @@ class Fold:
         self._log = log
         self._resolver = Resolver(world, secret, observer)
         self._attribution = Attribution(world, secret, self._find_decision, observer)
+        self._membership = Membership(world)
         self._behaviour = Behaviour(world.vocabulary, world.catalogue, world.features, STEPS_BACK)
         self._handlers: dict[type, Callable[[int, Any], None]] = {
             LoggedEvent: self._event,
@@ -70,6 +74,9 @@ class Fold:
             OwnerForgotten: self._owner_forgotten,
             LinkRevoked: self._link_revoked,
             FeaturesPut: self._features_put,
+            SegmentPut: self._segment_put,
+            SegmentDeleted: self._segment_deleted,
+            SegmentChanged: self._segment_changed,
         }
 
     def apply(self, record: Record) -> None:
@@ -116,14 +123,20 @@ class Fold:
         world = self.world
         t = logged.t
         world.newest = max(world.newest, logged.r)
+        segments = world.segments
+        if t > segments.event_time:
+            segments.event_time, segments.event_received = t, logged.r
         profile = self._resolve(event, t)
         name = name_of(event)
         about = self._behaviour.about(event)
         self._observer.event(logged, event, name, None if profile is None else profile.id)
         if profile is not None:
             _mark_version(profile, offset)
-            self._behaviour.declare(profile, event, logged)
+            traits = self._behaviour.declare(profile, event, logged)
             self._observe(profile, event, (name, t), about)
+            if segments.declared:
+                touched = Touched(self._behaviour.codes_of(name, about), traits, event.user_id is not None, t)
+                self._membership.event(profile, Reason(offset, logged.r, logged.m), touched)
         if name in EXPOSURES or name in world.goals:
             self._attribute(profile, name, t, Facts(event.properties or {}, set(about.items)))
 
@@ -195,7 +208,8 @@ class Fold:
             profile = self.world.profiles.change(decision.profile)
         if profile is not None:
             _mark_version(profile, offset)
-            profile.gpc = profile.gpc or decision.gpc
+            if decision.gpc and not profile.gpc:
+                profile.gpc = profile.is_segments_due = True
         self._observer.decision(key, decision, None if profile is None else profile.id)
         self._attribution.decision_made(key, decision, profile)
 
@@ -227,6 +241,7 @@ class Fold:
     def _features_put(self, offset: int, put: FeaturesPut) -> None:
         self._observer.declared(put)
         self.world.features.fold(put, is_first=offset == 0)
+        self.world.segments.reconsider(offset)
 
     def _placement_put(self, _offset: int, put: PlacementPut) -> None:
         self._observer.declared(put)
@@ -241,12 +256,25 @@ class Fold:
         self._observer.consented(change, profile.id)
         _mark_version(profile, offset)
         change_consent(profile, change.consent)
+        self._membership.changed(profile, Reason(offset, change.r))
 
     def _suppressed(self, _offset: int, record: Suppressed) -> None:
         self.world.suppress(record.hashes, is_lifted=record.is_lifted)
 
     def _link_revoked(self, _offset: int, record: LinkRevoked) -> None:
         self.world.revocations.fold(record)
+
+    def _segment_put(self, offset: int, put: SegmentPut) -> None:
+        self.world.segments.put(offset, put.segment)
+
+    def _segment_deleted(self, _offset: int, deleted: SegmentDeleted) -> None:
+        self.world.segments.delete(deleted.key)
+
+    def _segment_changed(self, offset: int, change: SegmentChanged) -> None:
+        if change.cause is None:
+            self._membership.seen_to_change(offset, change)
+        else:
+            self.world.segments.announced(change)
 
     def _owner_forgotten(self, _offset: int, record: OwnerForgotten) -> None:
         self._resolver.forget_owner(record.anonymous_id)

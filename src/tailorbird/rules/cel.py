@@ -22,6 +22,9 @@ _VARIABLE = r"(?<![.\w]){name}\b"
 _FIELD = _VARIABLE + r"\.([A-Za-z_]\w*)\b(?!\s*\()"  # What a bracket follows is a method.
 
 
+_FAILURES = (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError, IndexError)
+
+
 class Expression:
     """A compiled expression.
 
@@ -51,14 +54,7 @@ class Expression:
         """
         try:
             return self._program.execute(context)
-        except (
-            KeyError,
-            TypeError,
-            ValueError,
-            ArithmeticError,
-            RuntimeError,
-            IndexError,
-        ) as error:
+        except _FAILURES as error:
             raise RuleError(f"{self.source!r}: {_plain(error)}") from error
 
     def is_true(self, context: cel.Context | dict[str, Any]) -> bool:
@@ -67,10 +63,13 @@ class Expression:
         Raises:
             RuleError: It failed, or is no boolean.
         """
-        value = self.evaluate(context)
-        if not isinstance(value, bool):
-            raise RuleError(f"{self.source!r}: gives {type(value).__name__}, not true or false")
-        return value
+        try:
+            value = self._program.execute(context)  # Not by `evaluate`: a hundred of these are an event's.
+        except _FAILURES as error:
+            raise RuleError(f"{self.source!r}: {_plain(error)}") from error
+        if value is True or value is False:
+            return value
+        raise RuleError(f"{self.source!r}: gives {type(value).__name__}, not true or false")
 
 
 class RuleError(Exception):

@@ -26,10 +26,21 @@ class Link(msgspec.Struct, array_like=True, frozen=True, gc=False):
     merged: str = ""
 
 
+class Passage(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A segment entered or left, when, and by which event; none where time or a declaration did it."""
+
+    segment: str
+    is_entered: bool
+    t: float
+    message_id: str = ""
+
+
 class AtPlacement(msgspec.Struct, omit_defaults=True, gc=False):
     """One person's history at one placement."""
 
     arm: str = ""
+    segments: list[str] = []
+    """Rule segments that the person was in when first decided for here: fixed, as the arm is."""
     decisions: int = 0
     exposures: int = 0
     outcomes: int = 0
@@ -75,6 +86,16 @@ class Profile(msgspec.Struct, omit_defaults=True, gc=False):
     purchases: dict[str, float] = {}
     """Item to time of the last purchase, oldest first."""
     placements: dict[str, AtPlacement] = {}
+    segments: dict[str, float] = {}
+    """Rule segments that the person is in, each with since when; as of `segments_t`."""
+    segments_t: float = 0.0
+    """As of when segments were last evaluated, epoch seconds."""
+    segments_version: int = -1
+    """Which declarations all segments were last evaluated by: see `live.rule_segments`."""
+    is_segments_due: bool = False
+    """Something other than an event changed the person: all segments are evaluated next time."""
+    passages: list[Passage] = []
+    """The latest segments entered and left, oldest first."""
 
 
 def identifier_of(kind: str, value: str) -> str:

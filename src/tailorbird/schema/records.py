@@ -9,6 +9,7 @@ from tailorbird.schema.events import LoggedEvent, LoggedOutcome
 from tailorbird.schema.feature import FeaturesPut
 from tailorbird.schema.item import ItemDeleted, ItemPatched, ItemsPut
 from tailorbird.schema.placement import Placement
+from tailorbird.schema.segment import SegmentChanged, SegmentDeleted, SegmentPut
 
 
 class PlacementPut(msgspec.Struct, frozen=True, tag_field="k", tag="placement_put"):
@@ -76,6 +77,9 @@ LogRecord = (
     | OwnerForgotten
     | LinkRevoked
     | FeaturesPut
+    | SegmentPut
+    | SegmentDeleted
+    | SegmentChanged
 )
 
 KINDS: dict[type, int] = {
@@ -92,6 +96,9 @@ KINDS: dict[type, int] = {
     OwnerForgotten: 11,
     LinkRevoked: 12,
     FeaturesPut: 30,
+    SegmentPut: 20,
+    SegmentDeleted: 21,
+    SegmentChanged: 22,
 }
 """The number by which a frame of the log names its record. Numbers are never given out again."""
 

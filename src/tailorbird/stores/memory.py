@@ -108,6 +108,10 @@ class MemoryState:
         rows = self._rows(table)
         return ((key, rows[key]) for key in sorted(rows) if key.startswith(prefix))
 
+    def keys(self, table: str, after: str, count_max: int) -> list[str]:
+        """Return the next keys of `table` behind `after`, in key order, at most `count_max`."""
+        return sorted(key for key in self._rows(table) if key > after)[:count_max]
+
     def count(self, table: str) -> int:
         """Return how many keys `table` has."""
         return len(self._rows(table))

@@ -108,6 +108,17 @@ class SqliteState:
         self._query(table)
         return self._scan(table, prefix)
 
+    def keys(self, table: str, after: str, count_max: int) -> list[str]:
+        """Return the next keys of `table` behind `after`, in key order, at most `count_max`.
+
+        Raises:
+            ValueError, CorruptLogError, StorageError: As `get`.
+        """
+        self._query(table)
+        query = f'SELECT key FROM "{table}" WHERE key > ? ORDER BY key LIMIT ?'
+        with self._translated(), self._reading:
+            return [key for (key,) in self._reader.execute(query, (after, count_max)).fetchall()]
+
     def count(self, table: str) -> int:
         """Return how many keys `table` has. Walks the table's index: about 10 ms a million keys.
 

@@ -40,6 +40,9 @@ class StateStore(Protocol):
     def scan(self, table: str, prefix: str = "") -> Iterator[tuple[str, bytes]]:
         """Yield the keys of `table` that begin with `prefix`, with their values, in key order."""
 
+    def keys(self, table: str, after: str, count_max: int) -> list[str]:
+        """Return the next keys of `table` behind `after`, in key order, at most `count_max`."""
+
     def count(self, table: str) -> int:
         """Return how many keys `table` has."""
 
