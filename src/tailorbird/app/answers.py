@@ -249,6 +249,9 @@ class ProfileAnswer(Answer):
     recent_events: list[RecentEvent]
     purchases: list[str]
     consent: dict[str, bool]
+    groups: list[str]
+    refused_links: dict[str, int]
+    """By rule, how often an identifier that came with the person's was not joined to them."""
     global_privacy_control: bool
     arm: str
     assignment: Assignment

@@ -10,7 +10,14 @@ import msgspec
 from tailorbird.app.config import Config, load_config, load_keys
 from tailorbird.app.engine import Engine, catch_up, current_state
 from tailorbird.app.operators import readout_query
-from tailorbird.app.server import checked_placements, declare_placements, open_engine, options_of, serve
+from tailorbird.app.server import (
+    checked_placements,
+    declare_identity_rules,
+    declare_placements,
+    open_engine,
+    options_of,
+    serve,
+)
 from tailorbird.clock import SystemClock
 from tailorbird.errors import ConfigurationError, ConflictError, NotFoundError
 from tailorbird.live.world import TABLES, World
@@ -40,6 +47,7 @@ def run_serve(options: argparse.Namespace) -> int:
         print("tailorbird: these keys are shown once; the server and admin keys are stored as hashes")
     engine = open_engine(config, keys)
     declare_placements(engine, placements)
+    declare_identity_rules(engine, config.identity)
     serve(engine, config, keys)
     return 0
 

@@ -22,7 +22,8 @@ from tailorbird.limits import (
     PAGE_SIZE_MAX,
     PLACEMENTS_MAX,
 )
-from tailorbird.live.profiles import by_identifier, is_blocked, is_suppressed
+from tailorbird.live.identifiers import is_blocked
+from tailorbird.live.profiles import by_identifier, is_suppressed
 from tailorbird.live.world import ALL_PLACEMENTS, World
 from tailorbird.measure.query import PlacementMoments, ReadoutQuery
 from tailorbird.measure.worker import ReadoutWorker

@@ -25,8 +25,9 @@ from tailorbird.decide.compiled import check
 from tailorbird.errors import ConfigurationError, InvalidInputError
 from tailorbird.limits import CONNECTIONS_MAX, KEEP_ALIVE_SECONDS
 from tailorbird.measure.worker import ReadoutWorker
+from tailorbird.schema.identity import IdentityRules
 from tailorbird.schema.placement import Placement
-from tailorbird.schema.records import PlacementPut
+from tailorbird.schema.records import IdentityRulesPut, PlacementPut
 
 logger = logging.getLogger("tailorbird")
 
@@ -84,6 +85,12 @@ def declare_placements(engine: Engine, placements: Iterable[Placement]) -> None:
     for checked in placements:
         if engine.world.placements.get(checked.key) != checked:
             engine.write(PlacementPut(engine.clock.now(), checked))
+
+
+def declare_identity_rules(engine: Engine, rules: IdentityRules) -> None:
+    """Write the configured rules of identity where they differ from those in force."""
+    if engine.world.identity.stated != rules:
+        engine.write(IdentityRulesPut(engine.clock.now(), rules))
 
 
 def serve(engine: Engine, config: Config, keys: Keys) -> None:

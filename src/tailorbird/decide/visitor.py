@@ -7,12 +7,10 @@ from tailorbird.features.state import new_state, recents
 from tailorbird.features.view import common_features, feature, features
 from tailorbird.live.profiles import (
     find,
-    founding_identifier,
+    founding,
     holdout_position,
     is_suppressed,
-    known,
     primary_interest,
-    profile_id_of,
 )
 from tailorbird.live.world import World
 from tailorbird.rules.cel import Expression, context_of
@@ -71,8 +69,8 @@ class Visitor:
     )
 
     def __init__(self, world: World, secret: bytes, request: Request, t: float) -> None:
-        anonymous_id = known(request.visitor.anonymous_id)
-        user_id = known(request.visitor.user_id)
+        anonymous_id = world.identity.known("anonymous_id", request.visitor.anonymous_id)
+        user_id = world.identity.known("user_id", request.visitor.user_id)
         # Whoever was erased is met as a stranger without a name, not founded again.
         if world.suppressed:
             if is_suppressed(world, secret, "anonymous_id", anonymous_id):
@@ -84,15 +82,17 @@ class Visitor:
         self.t = t
         self.context = request.context
         self.gpc = request.gpc
-        self.profile = find(world, anonymous_id, user_id)
+        self.profile = find(world, anonymous_id, user_id, t)
         self.founded_on: str | None = None
         self.profile_id: str | None = None
         key = None
         if self.profile is not None:
             self.profile_id, key = self.profile.id, self.profile.assignment_key
         else:
-            key = self.founded_on = founding_identifier(world, anonymous_id, user_id)
-            self.profile_id = None if key is None else profile_id_of(secret, key)
+            founded = founding(world, secret, (anonymous_id, user_id), t)
+            if founded is not None:
+                key, self.profile_id = founded
+                self.founded_on = key
         self.position = None if key is None else holdout_position(secret, key)
         self._cel: Any = None
 
@@ -160,6 +160,7 @@ def _recent_items(world: World, profile: Profile) -> list[str]:
 _FIXED: dict[str, Callable[[World, Profile], Any]] = {
     "id": lambda _, profile: profile.id,
     "segments": lambda _, __: [],
+    "groups": lambda _, profile: profile.groups,
     "traits": lambda _, profile: profile.traits,
     "consent": lambda _, profile: profile.consent,
     "primaryInterest": lambda world, profile: primary_interest(world, profile) or "",

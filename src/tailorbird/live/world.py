@@ -3,6 +3,9 @@
     table        key                      value
     profile      profile id               Profile
     identifier   type:value               Identifier (whose it is)
+    setting      "identity"               IdentityRules
+    suggestion   two identifiers          Suggestion (see `live.suggestions`)
+    hint         hash of a fingerprint    profile ids
     word         e:event, c:category      its code (see `features.vocabulary`)
     revoked      two identifiers          its standing (see `live.revocations`)
     mark         decision id              Mark (exposed, rewarded)
@@ -30,12 +33,15 @@ from tailorbird.features.state import pack, unpack
 from tailorbird.features.vocabulary import CATEGORY, EVENT, Vocabulary
 from tailorbird.limits import CHECKPOINT_SLICE
 from tailorbird.live.catalogue import Catalogue, Shelf
+from tailorbird.live.identifiers import Rules
 from tailorbird.live.revocations import Revocations
 from tailorbird.live.seen import SeenIds
+from tailorbird.live.suggestions import Suggestion, Suggestions
 from tailorbird.live.table import Table
 from tailorbird.policies.base import PolicyState
 from tailorbird.rankers.covisitation import Covisitation
 from tailorbird.rankers.popularity import Popularity
+from tailorbird.schema.identity import IdentityRules
 from tailorbird.schema.outcome import Mark
 from tailorbird.schema.placement import Placement
 from tailorbird.schema.profile import Profile
@@ -45,6 +51,9 @@ from tailorbird.stores.state import Change, Expiry, StateStore
 TABLES = (
     "profile",
     "identifier",
+    "setting",
+    "suggestion",
+    "hint",
     "word",
     "revoked",
     "mark",
@@ -67,15 +76,18 @@ _OVER_SHARE = 5  # Of the cache's bytes: by as much may it be exceeded while the
 _PROFILE_BYTES = 2_500  # Of a profile, beside what its encoding says: its objects, its record, dictionaries.
 
 
-class Identifier(msgspec.Struct, gc=False):
-    """Whose an identifier is.
-
-    `owners` are the known users who signed in on it, for an anonymous id: with two or more, it is a
-    shared device, and what it does signed out belongs to nobody known.
-    """
+class Identifier(msgspec.Struct, omit_defaults=True, gc=False):
+    """Whose an identifier is."""
 
     profile: str
     owners: list[str] = []
+    """Of an anonymous id or a device's id: the known users who signed in on it. With two or more, it is a
+    shared device, and what it does signed out belongs to nobody known."""
+    boundaries: list[int] = []
+    """Of a shared device's anonymous id: log offsets at which somebody signed in and took over what was done
+    signed out since the one before."""
+    incarnation: int = 0
+    """How often it began anew, after it had named nobody for its time-to-live."""
 
 
 class ArmsMoments(msgspec.Struct):
@@ -110,6 +122,10 @@ class World:
         self._words: Table[int] = Table(store, "word", _msgpack(int), small)
         self._revoked: Table[int] = Table(store, "revoked", _msgpack(int), small)
         self.identifiers: Table[Identifier] = Table(store, "identifier", _msgpack(Identifier), side_bytes)
+        self.hints: Table[list[str]] = Table(store, "hint", _msgpack(list[str]), small)
+        """Ids of the profiles that a fingerprint was seen with, by its keyed hash; oldest first."""
+        self._settings: Table[IdentityRules] = Table(store, "setting", _msgpack(IdentityRules), small)
+        self._suggested: Table[Suggestion] = Table(store, "suggestion", _msgpack(Suggestion), small)
         self.marks: Table[Mark] = Table(store, "mark", _msgpack(Mark), side_bytes)
         self.policies: Table[PolicyState] = Table(store, "policy", _msgpack(PolicyState), small)
         self.moments: Table[ArmsMoments] = Table(store, "moments", _msgpack(ArmsMoments), small)
@@ -120,6 +136,9 @@ class World:
         self._tables: tuple[Table[Any], ...] = (
             self.profiles,
             self.identifiers,
+            self.hints,
+            self._settings,
+            self._suggested,
             self._words,
             self._revoked,
             self.marks,
@@ -138,14 +157,10 @@ class World:
         self.newest = 0.0
         """Time of the newest record folded since the start; epoch seconds."""
         self.suppressed: set[str] = {key for key, _ in self._suppressed.scan()}
-        self.revocations = Revocations(self._revoked)
+        self._load_identity()
         self.vocabulary = Vocabulary(self._words.put)
         self.vocabulary.load(self._words.scan())
-        self.catalogue = Catalogue()
-        self.catalogue.load(self._items.scan())
-        self.popularity = Popularity()
-        self.covisitation = Covisitation()
-        self._load_rankers()
+        self._load_items()
         self.seen = SeenIds(store)
         self._snapshot: _Rows | None = None
         self._offset_pending = 0
@@ -160,6 +175,11 @@ class World:
         self._list_goals()
         if placement.goal is not None:
             self.vocabulary.reserve(EVENT, placement.goal.event)
+
+    def put_identity_rules(self, rules: IdentityRules) -> None:
+        """Change the rules of identity, for what comes from now on."""
+        self._settings.put("identity", rules)
+        self.identity = Rules(rules)
 
     def delete_placement(self, key: str) -> None:
         """Take a placement away; what it learned stays, for the case that it comes back."""
@@ -279,7 +299,17 @@ class World:
 
     # --- the rankers' rows --------------------------------------------------------------------------
 
-    def _load_rankers(self) -> None:
+    def _load_identity(self) -> None:
+        self.revocations = Revocations(self._revoked)
+        self.identity = Rules(self._settings.get("identity") or IdentityRules())
+        """The identity rules in force."""
+        self.suggestions = Suggestions(self._suggested)
+
+    def _load_items(self) -> None:
+        self.catalogue = Catalogue()
+        self.catalogue.load(self._items.scan())
+        self.popularity = Popularity()
+        self.covisitation = Covisitation()
         index = self.catalogue.index
         self.popularity.reserve(len(index))
         self.covisitation.reserve(len(index))

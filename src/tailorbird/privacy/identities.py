@@ -12,7 +12,7 @@ import msgspec
 
 from tailorbird.errors import Fault, InvalidInputError
 from tailorbird.limits import IDENTIFIER_LENGTH_MAX, IDENTITIES_MAX
-from tailorbird.live.profiles import is_blocked
+from tailorbird.live.identifiers import is_blocked
 from tailorbird.privacy.person import normalized
 from tailorbird.privacy.scan import Breather
 from tailorbird.schema.profile import identifier_of

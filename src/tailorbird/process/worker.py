@@ -11,12 +11,16 @@ import msgspec
 import numpy as np
 
 from tailorbird.features.state import ORDERS, VALUE, grown, observe
-from tailorbird.limits import PURCHASES_MAX, TRAIT_ENTRIES_MAX, TRAITS_BYTES_MAX, TRAITS_MAX
+from tailorbird.limits import GROUPS_MAX, PURCHASES_MAX, TRAIT_ENTRIES_MAX, TRAITS_BYTES_MAX, TRAITS_MAX
 from tailorbird.live.decision_ids import decision_id
-from tailorbird.live.profiles import known
+from tailorbird.live.identifiers import declared_traits, names_in, names_more
+from tailorbird.live.profiles import by_identifier
+from tailorbird.live.revocations import pair_of
 from tailorbird.live.seen import key_of
+from tailorbird.live.suggestions import Suggestion
 from tailorbird.live.world import World
 from tailorbird.process.attribution import Attribution, Facts
+from tailorbird.process.hints import PURPOSE, Hints
 from tailorbird.process.identity import Resolver, Seen
 from tailorbird.rankers.base import weight_of
 from tailorbird.rankers.covisitation import STEPS_BACK
@@ -25,14 +29,17 @@ from tailorbird.rules.cel import entries_in
 from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.events import Event, LoggedEvent, LoggedOutcome, name_of
 from tailorbird.schema.item import ItemDeleted, ItemPatched, ItemsPut, patched
-from tailorbird.schema.profile import Profile
+from tailorbird.schema.profile import Profile, identifier_of
 from tailorbird.schema.records import (
     ConsentChanged,
+    IdentityRulesPut,
+    LinkDeclared,
     LinkRevoked,
     LogRecord,
     OwnerForgotten,
     PlacementDeleted,
     PlacementPut,
+    SuggestionRejected,
     Suppressed,
     decode,
 )
@@ -61,6 +68,7 @@ class Fold:
         self._secret = secret
         self._log = log
         self._resolver = Resolver(world, secret)
+        self._hints = Hints(world, secret)
         self._attribution = Attribution(world, secret, self._find_decision)
         # What one event hands to the kernels, made once: its items and categories, the items before it.
         self._items = np.zeros(1 + _PRODUCTS_MAX, np.int32)
@@ -79,6 +87,9 @@ class Fold:
             Suppressed: self._suppressed,
             OwnerForgotten: self._owner_forgotten,
             LinkRevoked: self._link_revoked,
+            IdentityRulesPut: self._identity_rules_put,
+            LinkDeclared: self._link_declared,
+            SuggestionRejected: self._suggestion_rejected,
         }
 
     def apply(self, record: Record) -> None:
@@ -122,32 +133,38 @@ class Fold:
         world = self.world
         t = logged.t
         world.newest = max(world.newest, logged.r)
-        profile = self._resolve(event, t)
+        profile = self._resolve(offset, event, t)
         name = name_of(event)
         properties = event.properties or {}
         items, categories = self._items_of(properties)
         if profile is not None:
             _mark_version(profile, offset)
             _declare(profile, event, logged)
+            if profile.hints or _has_hint(event):
+                self._hints.take(profile, event, t)
             self._observe(profile, (name, t), items, categories)
             if name == _PURCHASE:
                 _observe_purchase(profile, properties, items, t)
         if name in _EXPOSURES or name in world.goals:
             self._attribute(profile, name, t, Facts(properties, set(items)))
 
-    def _resolve(self, event: Event, t: float) -> Profile | None:
-        seen = Seen(event.type, event.message_id, t)
-        anonymous_id, user_id = known(event.anonymous_id), known(event.user_id)
-        if event.type == "alias" and user_id is not None:
-            previous_id = known(event.previous_id)
-            if previous_id is not None:
+    def _resolve(self, offset: int, event: Event, t: float) -> Profile | None:
+        rules, count = self.world.identity, self.world.count
+        seen = Seen(event.type, event.message_id, t, offset)
+        if event.user_id is None and event.anonymous_id is not None and not names_more(event):
+            # Nearly all events: their anonymous id is all there is to resolve.
+            if rules.blocks("anonymous_id", event.anonymous_id):
+                count("identity.blocked.anonymous_id")
+                return None
+            return self._resolver.anonymous(identifier_of("anonymous_id", event.anonymous_id), seen)
+        if event.type == "alias":
+            user_id, previous_id = (
+                rules.known("user_id", event.user_id),
+                rules.known("user_id", event.previous_id),
+            )
+            if user_id is not None and previous_id is not None:
                 return self._resolver.alias(previous_id, user_id, seen)
-        profile = self._resolver.resolve(anonymous_id, user_id, seen)
-        if event.type == "identify" and event.traits and profile is not None:
-            email = event.traits.get("email")
-            if isinstance(email, str) and known(email) is not None:
-                self._resolver.attach(profile, f"email:{email.strip().lower()[:320]}", seen)
-        return profile
+        return self._resolver.resolve(names_in(event, rules, count), seen)
 
     def _observe(
         self, profile: Profile, when: tuple[str, float], items: list[str], categories: list[str]
@@ -275,6 +292,8 @@ class Fold:
         refused = {purpose for purpose, is_allowed in change.consent.items() if not is_allowed}
         kept = [purpose for purpose in profile.refusals if purpose not in change.consent]
         profile.refusals = sorted({*kept, *refused})
+        if profile.consent.get(PURPOSE) is not True:
+            self._hints.forget(profile)
 
     def _suppressed(self, _offset: int, record: Suppressed) -> None:
         self.world.suppress(record.hashes, is_lifted=record.is_lifted)
@@ -282,8 +301,30 @@ class Fold:
     def _link_revoked(self, _offset: int, record: LinkRevoked) -> None:
         self.world.revocations.fold(record)
 
-    def _owner_forgotten(self, _offset: int, record: OwnerForgotten) -> None:
-        self._resolver.forget_owner(record.anonymous_id)
+    def _identity_rules_put(self, _offset: int, record: IdentityRulesPut) -> None:
+        self.world.put_identity_rules(record.rules)
+
+    def _link_declared(self, offset: int, record: LinkDeclared) -> None:
+        world, pair = self.world, pair_of(*record.identifiers)
+        if record.needs_review or record.confidence < world.identity.stated.confidence_min:
+            if not world.suggestions.suggest(pair, Suggestion(record.source, record.confidence, record.t)):
+                world.count("identity.suggestions_refused")
+            return
+        if self._resolver.declare(pair, Seen("declared", record.source, record.t, offset)):
+            found = by_identifier(world, pair[0])
+            assert found is not None, "it was linked a moment ago"
+            _mark_version(found, offset)
+            world.suggestions.settle(*pair)
+
+    def _suggestion_rejected(self, _offset: int, record: SuggestionRejected) -> None:
+        self.world.suggestions.reject(pair_of(*record.identifiers), record.r)
+
+    def _owner_forgotten(self, offset: int, record: OwnerForgotten) -> None:
+        for kind, value in (("anonymous_id", record.anonymous_id), ("device_id", record.device_id)):
+            if value:
+                name = identifier_of(kind, value)
+                is_boundary = record.is_boundary and kind == "anonymous_id"
+                self._resolver.forget_owner(name, offset, is_boundary=is_boundary)
 
     def _find_decision(self, offset: int) -> LoggedDecision | None:
         record = self._log.get(offset)
@@ -315,9 +356,9 @@ def _declare(profile: Profile, event: Event, logged: LoggedEvent) -> None:
     if logged.gpc:
         profile.gpc = True
     context = event.context
-    declared = event.traits if event.type == "identify" else None
-    if declared is None and context is not None and event.type != "group":
-        declared = context.traits
+    if event.type == "group" and event.group_id:
+        _join_group(profile, event.group_id)
+    declared = declared_traits(event)
     if declared:
         _merge_traits(profile, declared)
     consent = context.consent.category_preferences if context is not None and context.consent else None
@@ -329,6 +370,16 @@ def _declare(profile: Profile, event: Event, logged: LoggedEvent) -> None:
             purpose = category.lower()
             if isinstance(is_allowed, bool) and not (is_allowed and purpose in profile.refusals):
                 profile.consent[purpose] = is_allowed
+
+
+def _join_group(profile: Profile, group_id: str) -> None:
+    """Note an account that the person belongs to: others do, too, so it joins nobody."""
+    profile.groups = [*(each for each in profile.groups if each != group_id), group_id][-GROUPS_MAX:]
+
+
+def _has_hint(event: Event) -> bool:
+    context = event.context
+    return context is not None and (context.fingerprint is not None or context.external_ids is not None)
 
 
 def _merge_traits(profile: Profile, declared: dict[str, Any]) -> None:

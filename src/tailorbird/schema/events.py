@@ -41,6 +41,11 @@ class EventContext(msgspec.Struct, frozen=True, rename="camel", gc=False):
     traits: dict[str, Any] | None = None
     locale: str | None = None
     user_agent: str | None = None
+    external_ids: Any = None
+    """A list of `{id, type, collection, encoding}`; read by `live.identifiers`, which passes over what is
+    none."""
+    fingerprint: Any = None
+    """A text that may recognize a device: a hint, read only with consent."""
 
 
 class Event(msgspec.Struct, frozen=True, rename="camel", gc=False):

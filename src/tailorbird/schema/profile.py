@@ -68,6 +68,12 @@ class Profile(msgspec.Struct, omit_defaults=True, gc=False):
     refusals: list[str] = []
     """Purposes refused through the API: events cannot allow them again."""
     gpc: bool = False
+    groups: list[str] = []
+    """Accounts that the person belongs to, as `group` says; the last joined is last."""
+    refused: dict[str, int] = {}
+    """By rule, how often an identifier that came with the person's was not joined to them."""
+    hints: list[str] = []
+    """Keyed hashes of the fingerprints seen with consent."""
     purchases: dict[str, float] = {}
     """Item to time of the last purchase, oldest first."""
     placements: dict[str, AtPlacement] = {}
