@@ -164,12 +164,21 @@ def event(kind: str, device: str | None, user: str | None, **more: Any) -> dict[
 def steps_of(user: str, devices: list[str], items: list[str]) -> st.SearchStrategy[dict[str, Any]]:
     """What one person does on their devices, signed in and out."""
     device = st.sampled_from(devices)
+    other = user[:4]
+    own = st.fixed_dictionaries(
+        {},
+        optional={
+            "device": st.sampled_from([{"id": "phone"}, {"id": f"{other}-phone"}]),
+            "externalIds": st.just([{"id": f"{other}-7", "type": "crm"}]),
+        },
+    )
     visitor = st.tuples(st.none() | device, st.none() | st.just(user)).filter(any)
     properties = st.fixed_dictionaries({}, optional={"product_id": st.sampled_from(items)} if items else {})
     name = st.sampled_from(["Seen", "Bought"])
     return st.one_of(
         st.builds(lambda v, p, n: event("track", *v, properties=p, event=n), visitor, properties, name),
-        st.builds(lambda d: event("identify", d, user, traits={"email": f"{user[:4]}@x.example"}), device),
+        st.builds(lambda d: event("identify", d, user, traits={"email": f"{other}@x.example"}), device),
+        st.builds(lambda v, c: event("track", *v, context=c), visitor, own),
         st.builds(lambda d: event("alias", None, user, previousId=d), device),
         st.builds(lambda v: {"what": "decide", "device": v[0], "user": v[1]}, visitor),
         st.just({"what": "consent", "name": f"user_id:{user}"}),

@@ -398,7 +398,7 @@ def test_a_device_linked_by_an_e_mail_is_not_the_next_users():
 def test_many_thousands_of_identifiers_on_one_visitor_stay_bounded_and_counted():
     house = ruled(mappings_max=300)
     for number in range(400):
-        values = [f"{number}-{index}" for index in range(10)]
+        values = [f"c{number}-{index}" for index in range(10)]
         house.send("a", "u1", context=crm(*values))
         house.send(f"a{number}", "u1", event="Product Viewed")
         house.send(user="u1", **email(f"{number}@x.example"))

@@ -12,6 +12,7 @@ from tailorbird.app.doors import Door, Doors, guarded
 from tailorbird.app.exchange import Exchange, Headers, Response, WhenDurable, problem
 from tailorbird.app.http import cors_headers
 from tailorbird.app.keys import Gate, Role
+from tailorbird.app.link_doors import LinkDoors
 from tailorbird.app.openapi import document
 from tailorbird.app.operators import Operators
 from tailorbird.app.privacy_doors import PrivacyDoors
@@ -29,7 +30,9 @@ _ALLOWED_HEADERS = (
 _PREFLIGHT_SECONDS = 86400  # A preflight a path and day; browsers cap it at two hours to a day.
 
 
-def table(doors: Doors, operators: Operators, privacy: PrivacyDoors) -> list[tuple[str, str, Door]]:
+def table(
+    doors: Doors, operators: Operators, links: LinkDoors, privacy: PrivacyDoors
+) -> list[tuple[str, str, Door]]:
     """Return (method, path, door) of every route that is not hot; hot ones are reachable here too."""
     hot = [("POST", path.decode(), door) for path, door in doors.hot().items()]
     return [
@@ -56,9 +59,12 @@ def table(doors: Doors, operators: Operators, privacy: PrivacyDoors) -> list[tup
         ("DELETE", "/admin/v1/placements/{key:path}", operators.delete_placement),
         ("PUT", "/admin/v1/profiles/{identifier:path}/consent", operators.put_consent),
         ("GET", "/admin/v1/profiles/{identifier:path}", operators.profile),
-        ("GET", "/admin/v1/revoked-links", operators.list_revocations),
-        ("PUT", "/admin/v1/revoked-links", operators.put_revocation),
-        ("DELETE", "/admin/v1/revoked-links", operators.delete_revocation),
+        ("PUT", "/admin/v1/links", links.put_links),
+        ("GET", "/admin/v1/suggested-links", links.list_suggestions),
+        ("PUT", "/admin/v1/suggested-links", links.put_suggestion),
+        ("GET", "/admin/v1/revoked-links", links.list_revocations),
+        ("PUT", "/admin/v1/revoked-links", links.put_revocation),
+        ("DELETE", "/admin/v1/revoked-links", links.delete_revocation),
         ("GET", "/admin/v1/decisions/{id}", operators.decision),
         ("GET", "/admin/v1/readouts", operators.readouts),
         ("GET", "/admin/v1/rejects", operators.rejects),

@@ -17,6 +17,7 @@ from tailorbird.app.doors import Doors
 from tailorbird.app.engine import Engine, Options
 from tailorbird.app.http import hang_up_on_the_late, hot_protocol, uvicorn_config
 from tailorbird.app.keys import Gate
+from tailorbird.app.link_doors import LinkDoors
 from tailorbird.app.operators import Operators
 from tailorbird.app.privacy_doors import Privacy, PrivacyDoors
 from tailorbird.app.routes import Application, table, with_openapi
@@ -100,9 +101,10 @@ def serve(engine: Engine, config: Config, keys: Keys) -> None:
     readouts = ReadoutWorker()
     operators = Operators(doors, readouts)
     privacy = Privacy(engine)
+    routes = table(doors, operators, LinkDoors(doors), PrivacyDoors(doors, privacy))
     listener = _listen(config.host, config.port)
     settings = uvicorn_config(
-        Application(with_openapi(table(doors, operators, PrivacyDoors(doors, privacy))), gate),
+        Application(with_openapi(routes), gate),
         hot_protocol(doors.hot()),
         log_level=config.log_level,
         limit_concurrency=CONNECTIONS_MAX,
