@@ -119,8 +119,9 @@ def _numbered(view: dict[str, Any], batch: list[Row]) -> dict[str, Any]:
     """Return an answer whose errors name rows as the file counts them."""
     errors = []
     for error in view["errors"]:
-        place, _, path = error["path"].removeprefix("links[").partition("].")
-        errors.append({**error, "path": f"row {batch[int(place)].number}: {path}"})
+        place, _, path = error["path"].removeprefix("links[").partition("]")
+        named = path.removeprefix(".") or "link"
+        errors.append({**error, "path": f"row {batch[int(place)].number}: {named}"})
     return {**view, "errors": errors}
 
 

@@ -211,10 +211,14 @@ def declared_view(done: Declared) -> dict[str, Any]:
         "refused": done.refused,
         "wrong": wrong,
         "errors": [
-            {"path": f"links[{index}].{fault.path}", "rule": fault.rule, "value": fault.value}
+            {"path": _path(index, fault), "rule": fault.rule, "value": fault.value}
             for index, fault in done.errors[:ERRORS_SHOWN_MAX]
         ],
     }
+
+
+def _path(index: int, fault: Fault) -> str:
+    return f"links[{index}]" if fault.path == "body" else f"links[{index}].{fault.path}"
 
 
 def checked_pair(one: str, other: str) -> Pair:

@@ -77,6 +77,11 @@ class Rules:
         self.ttl = {each.key: each.ttl_seconds for each in rules.types if each.ttl_seconds is not None}
         """Seconds after which an identifier names nobody, of the types that have such an end."""
 
+    @property
+    def may_end_or_block(self) -> bool:
+        """Return whether an identifier that is somebody's may name nobody now."""
+        return self.blocks_more or bool(self.ttl)
+
     def of(self, kind: str) -> IdentifierType:
         """Return the rules of a type."""
         found = self._types.get(kind)

@@ -83,6 +83,19 @@ class Resolver:
         _touch(profile, name, seen.t)
         return profile
 
+    def signed_in(self, user: str, device: str, seen: Seen) -> Profile | None:
+        """Return the profile of a known user on their own device, as nearly always; None otherwise."""
+        world = self._world
+        mine, entry = world.identifiers.get(user), world.identifiers.get(device)
+        if mine is None or entry is None or mine.profile != entry.profile or entry.owners != [user]:
+            return None
+        if world.identity.may_end_or_block or world.revocations.folded:
+            return None
+        profile = self._change(mine.profile)
+        _touch(profile, user, seen.t)
+        _touch(profile, device, seen.t)
+        return profile
+
     def alias(self, previous_id: str, user_id: str, seen: Seen) -> Profile | None:
         """Link what was known as `previous_id` to a known user.
 

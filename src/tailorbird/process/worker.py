@@ -151,12 +151,18 @@ class Fold:
     def _resolve(self, offset: int, event: Event, t: float) -> Profile | None:
         rules, count = self.world.identity, self.world.count
         seen = Seen(event.type, event.message_id, t, offset)
-        if event.user_id is None and event.anonymous_id is not None and not names_more(event):
-            # Nearly all events: their anonymous id is all there is to resolve.
-            if rules.blocks("anonymous_id", event.anonymous_id):
+        if event.type != "alias" and event.anonymous_id is not None and not names_more(event):
+            # Nearly all events: nothing else is to be resolved.
+            device = identifier_of("anonymous_id", event.anonymous_id)
+            if event.user_id is not None:
+                profile = self._resolver.signed_in(identifier_of("user_id", event.user_id), device, seen)
+                if profile is not None:
+                    return profile
+            elif rules.blocks("anonymous_id", event.anonymous_id):
                 count("identity.blocked.anonymous_id")
                 return None
-            return self._resolver.anonymous(identifier_of("anonymous_id", event.anonymous_id), seen)
+            else:
+                return self._resolver.anonymous(device, seen)
         if event.type == "alias":
             user_id, previous_id = (
                 rules.known("user_id", event.user_id),
