@@ -303,10 +303,16 @@ def test_when_all_who_shared_a_device_are_erased_nothing_names_it(history):
 
 
 def people(world: World, person: Person) -> dict[str, Any]:
-    """Return everybody's profile but the person's."""
-    return {
+    """Return everybody's profile but the person's.
+
+    Not which rules kept others' identifiers out: with one of them gone, it may be another rule.
+    """
+    found = {
         key: described(world, profile) for key, profile in world.profiles.scan() if key not in person.profiles
     }
+    for profile in found.values():
+        del profile["refused"]
+    return found
 
 
 def moments_of_profiles(world: World) -> dict[str, ArmsMoments]:

@@ -152,7 +152,7 @@ def _at_server(options: argparse.Namespace, name: str) -> Any:  # noqa: ANN401
         return ask(options.url, method, f"/admin/v1/suppressions/{place}")
     kind, _, value = name.partition(":")
     if kind not in TYPES:
-        raise ConfigurationError(f"TYPE: a server is asked about {', '.join(TYPES)} (found {kind!r})")
+        kind, value = "external_id", name
     identity = {"identity_type": kind, "identity_value": value, "identity_format": "raw"}
     asked = "access" if options.action == "export" else "erasure"
     body = {"subject_request_type": asked, "subject_identities": [identity]}

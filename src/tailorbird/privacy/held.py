@@ -76,7 +76,7 @@ class Held(msgspec.Struct):
     renamed: dict[int, Entry] = {}
     """Other people's events that name the person, as they are without it."""
     owned: dict[str, int] = {}
-    """Devices (`anonymous_id:…`, `device_id:…`) that they signed in on, each with the first such event."""
+    """Devices (`anonymous_id:…`, `device_id:…`) that they used, each with the first such event."""
     shared: set[str] = set()
     """Identifiers of the person that other people's records carry, too."""
     refusals: list[int] = []
@@ -191,21 +191,21 @@ class Finder:
         event = _event_decoder.decode(logged.e)
         names = not_apart(self._names(event), self._apart)
         user = names[0] if names and kind_of(names[0]) == "user_id" else None
-        devices = [name for name in names if kind_of(name) in _DEVICES] if user is not None else []
+        devices = [name for name in names if kind_of(name) in _DEVICES]
         if user in self._person.identifiers:
-            self._take_own(record, logged)
-            for name in devices:
-                self.held.owned.setdefault(name, record.offset)
+            self._take_own(record, logged, devices)
         elif user is None and self._is_signed_out_theirs(event, names, record.offset):
-            self._take_own(record, logged)
+            self._take_own(record, logged, self._person.identifiers.intersection(devices))
         else:
             self._note_others(record, logged, event)
-        for name in devices:
+        for name in devices if user is not None else ():
             self._own(name, str(user))
 
-    def _take_own(self, record: Record, logged: LoggedEvent) -> None:
+    def _take_own(self, record: Record, logged: LoggedEvent, devices: Iterable[str]) -> None:
         self.held.events.append(record.offset)
         self.held.message_ids.add(logged.m)
+        for name in devices:
+            self.held.owned.setdefault(name, record.offset)
 
     def _names(self, event: Event) -> list[str]:
         """Return the identifiers by which the fold resolves an event."""

@@ -174,8 +174,10 @@ class Resolver:
             if user is None or entry.owners[0] == user:
                 return Candidate(name, entry.profile, entry.owners[0])
             # The first to sign in is whose device it is; whoever comes later never joins that profile.
+            self._world.count("identity.owner")
             return None
         if kind != "anonymous_id":
+            self._world.count("identity.owner")
             return None
         segment = self._named(segment_identifier(_value(name), entry.boundaries), seen)
         if user is None:
