@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.house import SECRET, House
 
+from tailorbird.features.state import ORDERS
 from tailorbird.live.identifiers import is_segment_type, kind_of
+from tailorbird.live.profiles import by_identifier
 from tailorbird.live.revocations import Pair, pair_of, revoked_in
 from tailorbird.live.world import TABLES, World
 from tailorbird.process.worker import Fold
@@ -249,6 +251,18 @@ def test_any_two_identifiers_whose_link_is_revoked_are_as_if_never_named_togethe
     but = ("revoked", "suggestion", "counts")
     assert state_of(apart, *but) == state_of(never, *but)
     assert not apart.revocations.is_stale
+
+
+def test_what_was_taken_over_on_a_shared_device_can_be_given_back():
+    house = House()
+    for user in ("u1", "u2", None, "u1"):
+        house.send("tablet", user, event="Order Completed")
+    assert house.profile("user_id:u1") is house.profile("device:tablet")
+    pair = pair_of("device:tablet", "user_id:u1")
+    apart = folded([*records_of(house), LinkRevoked(2e9, pair)])
+    one, other = by_identifier(apart, "device:tablet"), by_identifier(apart, "user_id:u1")
+    assert one is not other
+    assert (one.state[ORDERS], other.state[ORDERS]) == (1, 2)
 
 
 merging = st.lists(

@@ -59,9 +59,14 @@ class Resolver:
         """
         if len(names) == 1 and kind_of(names[0]) == "anonymous_id":
             return self.anonymous(names[0], seen)
-        names = not_apart(names, self._world.revocations.folded)
+        apart = self._world.revocations.folded
+        names = not_apart(names, apart)
         user = names[0] if names and names[0].startswith("user_id:") else None
         candidates = [each for name in names if (each := self._candidate(name, user, seen)) is not None]
+        if apart:
+            # What a shared device did signed out comes under a name of its own, which may be revoked, too.
+            kept = set(not_apart([each.name for each in candidates], apart))
+            candidates = [each for each in candidates if each.name in kept]
         if not candidates:
             return None
         profile = self._match(candidates, seen)

@@ -86,7 +86,7 @@ class Matching:
 
     def _broken_limit(self, profiles: Sequence[Profile], fresh: Iterable[str]) -> str | None:
         """Return the first type of which one person would have more than is allowed."""
-        added = Counter(map(_base, fresh))
+        added = _counted(fresh)
         counts = list(map(self._count, profiles))
         # A merge may break the limit of any type, an addition that of what is added.
         affected = added if len(profiles) < 2 else sum(counts, added)  # noqa: PLR2004
@@ -113,7 +113,7 @@ class Matching:
         """Return how many identifiers of each type a profile has."""
         found = self._counts.get(profile.id)
         if found is None:
-            found = self._counts[profile.id] = Counter(map(_base, profile.identifiers))
+            found = self._counts[profile.id] = _counted(profile.identifiers)
         return found
 
 
@@ -122,15 +122,18 @@ def _merges(profile: Profile) -> int:
     return sum(bool(link.merged) and not is_segment_type(kind_of(link.identifier)) for link in profile.links)
 
 
-def _base(name: str) -> str:
-    """Return an identifier's type; all that a shared device did signed out is of one type."""
-    kind = kind_of(name)
-    return "device" if is_segment_type(kind) else kind
+def _counted(names: Iterable[str]) -> Counter[str]:
+    """Return how many identifiers there are of each type; what shared devices did signed out is of one."""
+    counts = Counter([name.partition(":")[0] for name in names])
+    for kind in [kind for kind in counts if kind != "device" and is_segment_type(kind)]:
+        counts["device"] += counts.pop(kind)
+    return counts
 
 
 def _times(profile: Profile, kind: str) -> list[float]:
     """Return when each identifier of a type was linked."""
-    return [link.t for link in profile.links if not link.merged and _base(link.identifier) == kind]
+    prefix = f"{kind}:"
+    return [link.t for link in profile.links if not link.merged and link.identifier.startswith(prefix)]
 
 
 def _most(times: list[float], window: float) -> int:
