@@ -82,7 +82,9 @@ class Resolver:
         if entry is not None and is_shared(entry):
             name = segment_identifier(_value(name), entry.boundaries)
             entry = self._world.identifiers.get(name)
-        if entry is None or not entry.profile or is_expired(self._world, name, entry, seen.t):
+        if entry is None or not entry.profile:
+            return self._join([Candidate(name)], seen)
+        if self._world.identity.ttl and is_expired(self._world, name, entry, seen.t):
             return self._join([Candidate(name)], seen)
         profile = self._change(entry.profile)
         _touch(profile, name, seen.t)
