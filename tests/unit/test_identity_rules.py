@@ -6,13 +6,15 @@ import msgspec
 import pytest
 from tests.house import SECRET, House
 
-from tailorbird.app.config import load_config
+from tailorbird.app.cli import main
+from tailorbird.app.config import Config, load_config, load_keys
+from tailorbird.app.server import declare_identity_rules, open_engine
 from tailorbird.errors import ConfigurationError
 from tailorbird.features.state import ORDERS
 from tailorbird.live.profiles import by_identifier, find, founding
 from tailorbird.schema.identity import IdentifierType, IdentityRules, check_rules, with_defaults
 from tailorbird.schema.profile import Profile
-from tailorbird.schema.records import ConsentChanged, IdentityRulesPut
+from tailorbird.schema.records import KINDS, ConsentChanged, IdentityRulesPut
 
 DAY = 86_400.0
 
@@ -218,11 +220,14 @@ def test_what_merges_nobody_finds_whoever_had_it_first():
     house.send("a", **email("jo@x.example"))
     house.send("b", **email("jo@x.example"))
     assert is_one(house, "email:jo@x.example", "anonymous_id:a"), "it is added where it names nobody"
-    assert is_one(house, "anonymous_id:b", "anonymous_id:a"), "and b was nobody before"
+    assert not is_one(house, "anonymous_id:b", "anonymous_id:a"), "nobody becomes its owner by saying it"
     house.send("c", event="Product Viewed")
     house.send("c", **email("jo@x.example"))
     assert not is_one(house, "anonymous_id:c", "anonymous_id:a")
-    assert house.count("identity.merging.email") == 1
+    house.send("a", **email("jo@x.example"))
+    assert house.count("identity.merging.email") == 2
+    house.send(None, "null", event="Order Completed", context={"traits": {"email": "jo@x.example"}})
+    assert house.profile("anonymous_id:a").state[ORDERS] == 1, "alone, it finds"
 
 
 def test_merges_of_one_profile_are_bounded():
@@ -418,3 +423,26 @@ def test_consent_said_of_an_external_id_is_the_persons():
     house.send("a", context=crm("1"))
     house.write(ConsentChanged(house.clock.now(), "crm:1", {"ads": False}))
     assert house.profile("anonymous_id:a").consent == {"ads": False}
+
+
+def test_the_rules_of_a_configuration_are_written_once_and_again_when_they_change(tmp_path):
+    keys, _ = load_keys(tmp_path)
+    config = Config(data=str(tmp_path), identity=rules(merges_max=3))
+    for stated in (config.identity, config.identity, rules(merges_max=4)):
+        engine = open_engine(config, keys)
+        declare_identity_rules(engine, stated)
+        engine.close()
+    engine = open_engine(config, keys)
+    found = [record for record in engine.log.read() if record.kind == KINDS[IdentityRulesPut]]
+    assert engine.world.identity.stated.merges_max == 4
+    engine.close()
+    assert len(found) == 2
+
+
+def test_check_says_which_rule_is_wrong(tmp_path, capsys):
+    file = tmp_path / "tailorbird.toml"
+    file.write_text('[identity]\ntypes = [{key = "crm", limit = 0}]\n')
+    assert main(["check", "--config", str(file)]) == 2
+    assert "$.identity.types" in capsys.readouterr().err
+    file.write_text('[identity]\ntypes = [{key = "crm", limit = 2}]\n')
+    assert main(["check", "--config", str(file)]) == 0

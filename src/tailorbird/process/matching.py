@@ -56,12 +56,10 @@ class Matching:
         rules = self._rules
         met: set[str] = set()
         for each in candidates:  # Those that merge nobody come last.
-            if not each.profile:
-                continue
             kind = kind_of(each.name)
-            if met and each.profile not in met and not rules.of(kind).is_merging:
+            if met and each.profile not in {"", *met} and not rules.of(kind).is_merging:
                 return f"merging.{rules.label(kind)}"
-            met.add(each.profile)
+            met.add(each.profile)  # Of all that name nobody yet, the one that would be founded.
         return None
 
     def _broken_by_owner(self, candidates: Sequence[Candidate], profiles: Sequence[Profile]) -> str | None:
