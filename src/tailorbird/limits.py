@@ -48,6 +48,9 @@ MAPPINGS_MAX: Final = 1_000  # Identifiers of one profile, as Segment Unify; som
 LINKS_MAX: Final = MERGES_MAX + MAPPINGS_MAX  # One for each of both.
 OWNERS_MAX: Final = 100  # Known users of one device; two already make it a shared one.
 BOUNDARIES_MAX: Final = 200  # Times that a shared device is taken over by who signs in; more is a kiosk.
+SEGMENTS_MAX: Final = (
+    200  # Stretches of signed-out use that one person took over; a fifth of their identifiers.
+)
 IDENTIFIER_TYPES_MAX: Final = 100  # With rules of their own; Segment allows 100 identifier types a space.
 BLOCKED_MAX: Final = 100  # Own blocked patterns, each tried on every value that is not the usual.
 EXTERNAL_IDS_MAX: Final = 10  # Of one event; more is not one person's.

@@ -41,9 +41,7 @@ _NAMES = ("first_name", "last_name")
 _NEARLY = 0.9  # Of Jaro and Winkler's similarity: a letter or two are another.
 _BLOCKS = (("email",), ("phone",), ("last_name", "postcode"), ("first_name", "last_name", "birthday"))
 """Only people who agree on one of these are compared at all."""
-_PAIRS_BEFORE = (
-    1_000  # As if so many pairs had been seen to differ before any: few people tell little of chance.
-)
+_PAIRS_BEFORE = 1_000  # As if so many pairs had differed before any was seen: few people tell little.
 
 
 class Likely(NamedTuple):

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from tailorbird.limits import EXTERNAL_IDS_MAX, IDENTIFIER_LENGTH_MAX
+from tailorbird.limits import EXTERNAL_IDS_MAX, IDENTIFIER_LENGTH_MAX, SEGMENTS_MAX
 from tailorbird.schema.events import Event
 from tailorbird.schema.identity import IdentifierType, IdentityRules, is_type
 from tailorbird.schema.profile import identifier_of
@@ -54,7 +54,7 @@ def is_blocked(value: str) -> bool:
 EMAIL_LENGTH_MAX = 320  # RFC 3696's bound; also what of a longer one is kept.
 
 _OWN_FIELDS = ("user_id", "anonymous_id", "device_id")
-_SEGMENT = IdentifierType("device", limit=200)
+_SEGMENT = IdentifierType("device", limit=SEGMENTS_MAX)
 Count = Callable[[str], None]
 
 
@@ -69,7 +69,6 @@ class Rules:
     def __init__(self, rules: IdentityRules) -> None:
         self.stated = rules
         self._types = {each.key: each for each in rules.types}
-        self._ranks: dict[str, tuple[bool, int, str]] = {}
         self._blocked = {each.key: _matcher([*each.blocked, *rules.blocked]) for each in rules.types}
         self._blocked_anywhere = _matcher(rules.blocked)
         self.blocks_more = any(map(bool, self._blocked.values())) or self._blocked_anywhere is not None
