@@ -17,6 +17,7 @@ from tailorbird.live.world import TABLES, World
 from tailorbird.privacy.erase import Erasure, Progress
 from tailorbird.privacy.export import Exporter, Views
 from tailorbird.privacy.identities import Identity, check_identities, names_of
+from tailorbird.privacy.person import Person, person_of
 from tailorbird.process.worker import Fold
 from tailorbird.schema.records import ConsentChanged, LinkDeclared, SuggestionRejected
 from tailorbird.stores.memory import MemoryLog, MemoryState
@@ -264,6 +265,17 @@ def test_erasure_takes_declared_links_suggestions_hints_and_external_ids():
         assert name not in kept, name
     assert list(suggested(house)) == [(OTHER, "anonymous_id:c")]
     assert len(house.world.hints.get(next(iter(house.profile(OTHER).hints)))) == 1
+
+
+def test_signed_out_use_that_a_user_took_over_is_not_erased_as_the_devices():
+    house = House()
+    for user in ("u1", "u2", None, "u1"):
+        house.send("tablet", user, event="Product Viewed")
+    assert person_of(house.world, ["device:tablet"]) == Person()
+    house.send("tablet", event="Product Viewed")
+    (name,) = person_of(house.world, ["device:tablet"]).identifiers
+    assert (name, house.profile(name).id) == ("device.3:tablet", house.profile("device.3:tablet").id)
+    assert "user_id:u1" in person_of(house.world, ["user_id:u1"]).identifiers
 
 
 def test_an_export_holds_declared_and_suggested_links():

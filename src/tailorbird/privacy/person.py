@@ -175,8 +175,11 @@ def _signed_out(world: World, name: str) -> list[str]:
     entry = world.identifiers.get(device) if kind == "device" else None
     if entry is None or not entry.boundaries:
         return [name]
-    named = ((each, _profile(world, each)) for each in segments_of(entry, device))
-    return [each for each, profile in named if profile is not None and user_of(profile) is None] or [name]
+    named = [(each, _profile(world, each)) for each in segments_of(entry, device)]
+    if all(profile is None for _, profile in named):
+        return [name]
+    # What a known user took over is that user's, who was not asked about.
+    return [each for each, profile in named if profile is not None and user_of(profile) is None]
 
 
 def _namesake(world: World, name: str) -> list[str]:
