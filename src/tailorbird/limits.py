@@ -48,7 +48,22 @@ FEATURE_VALUES_MAX: Final = 64  # Values that one encoder knows by name.
 TRAITS_MAX: Final = 300  # Segment Unify's own cap on traits.
 TRAIT_ENTRIES_MAX: Final = 100  # In the lists of one trait; rules may take their square.
 TRAITS_BYTES_MAX: Final = 16 * 1024  # One visitor's traits; half an event of the largest size.
-LINKS_MAX: Final = 100  # Identifiers and merges of one profile, as Segment Unify: more is a bot.
+MERGES_MAX: Final = 100  # Profiles merged into one, as Segment Unify: more is a bot.
+MAPPINGS_MAX: Final = 1_000  # Identifiers of one profile, as Segment Unify; some 150 KiB with their links.
+LINKS_MAX: Final = MERGES_MAX + MAPPINGS_MAX  # One for each of both.
+OWNERS_MAX: Final = 100  # Known users of one device; two already make it a shared one.
+BOUNDARIES_MAX: Final = 200  # Times that a shared device is taken over by who signs in; more is a kiosk.
+DEVICE_USES_MAX: Final = (
+    200  # Stretches of signed-out use that one person took over; a fifth of their identifiers.
+)
+IDENTIFIER_TYPES_MAX: Final = 100  # With rules of their own; Segment allows 100 identifier types a space.
+BLOCKED_MAX: Final = 100  # Own blocked patterns, each tried on every value that is not the usual.
+EXTERNAL_IDS_MAX: Final = 10  # Of one event; more is not one person's.
+GROUPS_MAX: Final = 20  # Accounts that a person belongs to; the oldest goes.
+LINKS_PER_CALL_MAX: Final = 1_000
+SUGGESTIONS_MAX: Final = 20_000  # Suggested links, rejected ones included: more than people review.
+PEOPLE_COMPARED_MAX: Final = 1_000_000  # By Splink in one process: some 2 GiB of traits and pairs.
+HINTS_MAX: Final = 5  # People with one fingerprint, and fingerprints of one person; more tell nothing.
 PURCHASES_MAX: Final = 500  # Items remembered as bought; the oldest goes.
 OPEN_DECISIONS_MAX: Final = 50  # Per profile, waiting for an exposure or outcome to be joined.
 RECENT_DECISIONS_MAX: Final = 4_096  # Kept decoded for reports that come soon; some 8 MiB with lists.
@@ -91,7 +106,7 @@ COMPUTED_CUTS_MAX: Final = 12  # Learned from, the latest: older ones tell of an
 COMPUTED_THREADS: Final = 1  # Of LightGBM: the rest serves; two took four times as long on busy cores.
 
 # --- privacy ---
-IDENTITIES_MAX: Final = 100  # Named in one request; a profile has at most as many (`LINKS_MAX`).
+IDENTITIES_MAX: Final = 100  # Named in one request; each leads to all others of its person.
 ERASURES_PENDING_MAX: Final = 100  # Each takes a pass over the log: hours of work. Past it, 429.
 ERASURE_TRIES_MAX: Final = 3  # Then it waits for the next start, and says why.
 ERASURE_PASSES_MAX: Final = 8  # Scans until nothing is found; two do, but for outcomes under way.

@@ -23,6 +23,9 @@ PROMISED = {
     "/admin/v1/items/{id}": {"get", "patch", "delete"},
     "/admin/v1/profiles/{identifier}": {"get"},
     "/admin/v1/profiles/{identifier}/consent": {"put"},
+    "/admin/v1/links": {"put"},
+    "/admin/v1/suggested-links": {"get", "put"},
+    "/admin/v1/revoked-links": {"get", "put", "delete"},
     "/admin/v1/decisions/{id}": {"get"},
     "/admin/v1/readouts": {"get"},
     "/opendsr/v1/discovery": {"get"},
@@ -144,6 +147,12 @@ def test_people_and_operators_are_answered_as_the_document_says(server, told):
     told(answers.RevocationAnswer, "PUT", "/admin/v1/revoked-links", link)
     told(answers.RevokedLinksAnswer, "GET", "/admin/v1/revoked-links")
     told(answers.RevocationAnswer, "DELETE", "/admin/v1/revoked-links?anonymousId=typed&userId=typed-u")
+    pair = ["user_id:typed-u", "crm:typed"]
+    rows = [{"identifiers": pair, "source": "typed", "confidence": 0.5}, {"identifiers": pair}]
+    assert told(answers.DeclaredAnswer, "PUT", "/admin/v1/links", {"links": rows}).wrong == 1
+    assert told(answers.SuggestionsAnswer, "GET", "/admin/v1/suggested-links?limit=9").suggestions
+    accepted = {"identifiers": pair, "accepted": True}
+    told(answers.RevocationAnswer, "PUT", "/admin/v1/suggested-links", accepted)
     assert told(answers.RejectsAnswer, "GET", "/admin/v1/rejects").rejects
     told(answers.ReplayedAnswer, "POST", "/admin/v1/rejects/replay", {})
     told(answers.SuppressedAnswer, "PUT", "/admin/v1/suppressions/user_id:typed-gone")

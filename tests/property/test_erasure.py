@@ -194,12 +194,19 @@ def event(kind: str, device: str | None, user: str | None, **more: Any) -> dict[
 def steps_of(user: str, devices: list[str], items: list[str]) -> st.SearchStrategy[dict[str, Any]]:
     """What one person does on their devices, signed in and out."""
     device = st.sampled_from(devices)
+    other = user[:4]
+    # Who shares a tablet shares a phone, too. Ids of other systems come with who is signed in: on somebody else's
+    # device, signed out, they would be that one's until they are erased.
+    phone = st.sampled_from([{"device": {"id": "phone" if "home" in devices else f"{other}-phone"}}, {}])
+    ids = st.sampled_from([{"externalIds": [{"id": f"{other}-7", "type": "crm"}]}, {}])
     visitor = st.tuples(st.none() | device, st.none() | st.just(user)).filter(any)
     properties = st.fixed_dictionaries({}, optional={"product_id": st.sampled_from(items)} if items else {})
     name = st.sampled_from(["Seen", "Bought"])
     return st.one_of(
         st.builds(lambda v, p, n: event("track", *v, properties=p, event=n), visitor, properties, name),
-        st.builds(lambda d: event("identify", d, user, traits={"email": f"{user[:4]}@x.example"}), device),
+        st.builds(lambda d: event("identify", d, user, traits={"email": f"{other}@x.example"}), device),
+        st.builds(lambda v, c: event("track", *v, context=c), visitor, phone),
+        st.builds(lambda d, c, i: event("track", d, user, context=c | i), st.none() | device, phone, ids),
         st.builds(lambda d: event("alias", None, user, previousId=d), device),
         st.builds(lambda v: {"what": "decide", "device": v[0], "user": v[1]}, visitor),
         st.just({"what": "consent", "name": f"user_id:{user}"}),
@@ -325,10 +332,16 @@ def test_when_all_who_shared_a_device_are_erased_nothing_names_it(history):
 
 
 def people(world: World, person: Person) -> dict[str, Any]:
-    """Return everybody's profile but the person's."""
-    return {
+    """Return everybody's profile but the person's.
+
+    Not which rules kept others' identifiers out: with one of them gone, it may be another rule.
+    """
+    found = {
         key: described(world, profile) for key, profile in world.profiles.scan() if key not in person.profiles
     }
+    for profile in found.values():
+        del profile["refused"]
+    return found
 
 
 def moments_of_profiles(world: World) -> dict[str, ArmsMoments]:

@@ -144,8 +144,10 @@ def test_the_guide_names_every_field_of_a_placement(struct):
 def test_every_setting_is_documented_with_its_default():
     text = (GUIDES / "operations.md").read_text(encoding="utf-8")
     for field in msgspec.structs.fields(Config):
-        default = json.dumps(field.default)  # As TOML spells it.
-        assert f"| `{field.name}` | `{default}` |" in text, field.name
+        default = (
+            f"`{json.dumps(field.default)}`" if not isinstance(field.default, msgspec.Struct) else "a table"
+        )
+        assert f"| `{field.name}` | {default} |" in text, field.name
 
 
 def test_every_metric_is_documented():

@@ -65,6 +65,8 @@ def profile_view(world: World, secret: bytes, profile: Profile, at: float) -> di
         "recentEvents": _recent_events(world, profile),
         "purchases": list(profile.purchases),
         "consent": profile.consent,
+        "groups": profile.groups,
+        "refusedLinks": profile.refused,
         "globalPrivacyControl": profile.gpc,
         "arm": "holdout" if position < world.holdout_share else "personalized",
         "assignment": {

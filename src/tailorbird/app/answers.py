@@ -288,6 +288,9 @@ class ProfileAnswer(Answer):
     recent_events: list[RecentEvent]
     purchases: list[str]
     consent: dict[str, bool]
+    groups: list[str]
+    refused_links: dict[str, int]
+    """By rule, how often an identifier that came with the person's was not joined to them."""
     global_privacy_control: bool
     arm: str
     assignment: Assignment
@@ -340,6 +343,34 @@ class RevocationAnswer(Answer):
 
     revoked: bool
     profiles: dict[str, str | None]
+
+
+class DeclaredAnswer(Answer):
+    """What became of declared links; `errors` are of the `wrong` rows, the first hundred."""
+
+    linked: int
+    suggested: int
+    refused: int
+    """Two people still: a rule of identity or a revocation stands between them."""
+    wrong: int
+    errors: list[FaultAnswer]
+
+
+class SuggestedLink(Answer):
+    """Two identifiers that may be one person's, who says so, and whose each is now."""
+
+    identifiers: list[str]
+    source: str
+    score: float
+    suggested_at: str
+    rejected: bool
+    profiles: dict[str, str | None]
+
+
+class SuggestionsAnswer(Answer):
+    """Suggested links, those with the highest scores first."""
+
+    suggestions: list[SuggestedLink]
 
 
 # --- privacy (OpenDSR's names are in snake_case) and health --------------------------------------------

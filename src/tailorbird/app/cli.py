@@ -19,6 +19,7 @@ COMMANDS = {
     "compute": ("tailorbird.app.compute_commands", "run_compute"),
     "report": ("tailorbird.app.commands", "run_report"),
     "profile": ("tailorbird.app.privacy_commands", "run_profile"),
+    "links": ("tailorbird.app.link_commands", "run_links"),
     "check": ("tailorbird.app.commands", "run_check"),
     "rebuild": ("tailorbird.app.commands", "run_rebuild"),
     "features": ("tailorbird.app.feature_commands", "run_features"),
@@ -99,6 +100,14 @@ def _add_parsers(commands: Any) -> None:  # noqa: ANN401
     one.add_argument("identifier", metavar="TYPE:VALUE")
     one.add_argument("--dry-run", action="store_true", help="erase: only say what would go")
     one.add_argument("--lift", action="store_true", help="suppress: let the person in again")
+    one.add_argument("--url", help="a running server; its admin key is in TAILORBIRD_ADMIN_KEY")
+    one = _parser(commands, "links", "show, import, suggest, accept, reject, revoke or restore links")
+    one.add_argument("action", choices=["show", "import", "suggest", "accept", "reject", "revoke", "restore"])
+    one.add_argument("arguments", nargs="*", metavar="FILE|TYPE:VALUE", help="a file, or two identifiers")
+    one.add_argument(
+        "--source", help="import: who says so, where the file does not; the file's name without it"
+    )
+    one.add_argument("--confidence", type=float, help="import: of rows without one; suggest: the least")
     one.add_argument("--url", help="a running server; its admin key is in TAILORBIRD_ADMIN_KEY")
     _parser(commands, "check", "validate the configuration, and say where and why it is wrong")
     _parser(commands, "rebuild", "fold the log again and say whether the state is the same")

@@ -16,6 +16,7 @@ from tailorbird.app.server import (
     checked_placements,
     checked_segments,
     declare_features,
+    declare_identity_rules,
     declare_placements,
     declare_segments,
     open_engine,
@@ -54,6 +55,7 @@ def run_serve(options: argparse.Namespace) -> int:
     engine = open_engine(config, keys)
     declare_features(engine, config)
     declare_placements(engine, placements)
+    declare_identity_rules(engine, config.identity)
     declare_segments(engine, segments)
     serve(engine, config, keys)
     return 0

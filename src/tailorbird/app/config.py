@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from tailorbird.errors import ConfigurationError
+from tailorbird.errors import ConfigurationError, InvalidInputError
 from tailorbird.hashing import token
 from tailorbird.limits import CHECKPOINT_SECONDS
 from tailorbird.schema.feature import FeatureConfig
+from tailorbird.schema.identity import IdentityRules, check_rules, with_defaults
 from tailorbird.schema.placement import Placement
 from tailorbird.schema.segment import RuleSegment
 
@@ -47,6 +48,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     feature_sample: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.01
     """Share of personalized decisions that log the variables themselves, to be compared with history."""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
+    identity: IdentityRules = IdentityRules()
+    """Which identifiers join people, and within which limits; see docs/guides/identity.md."""
 
 
 class Keys(msgspec.Struct, frozen=True):
@@ -72,10 +75,14 @@ def load_config(path: Path | None, overrides: dict[str, Any]) -> Config:
     if folder:
         values["analytics_js"] = folder
     values |= {name: value for name, value in overrides.items() if value is not None}
+    if "identity" in values:
+        values["identity"] = with_defaults(values["identity"])
     try:
-        return msgspec.convert(values, Config)
-    except msgspec.ValidationError as error:
+        config = msgspec.convert(values, Config)
+        check_rules(config.identity)
+    except (msgspec.ValidationError, InvalidInputError) as error:
         raise ConfigurationError(f"{path or 'tailorbird.toml'}: {error}") from error
+    return config
 
 
 def load_placements(path: Path | None) -> list[tuple[Path, Placement]]:

@@ -58,6 +58,7 @@ from tailorbird.limits import (
     IDENTIFIER_LENGTH_MAX,
     PUBLIC_BODY_BYTES_MAX,
 )
+from tailorbird.live.identifiers import email_of, named_in_context
 from tailorbird.live.profiles import is_suppressed
 from tailorbird.rules.cel import entries_in
 from tailorbird.schema.decision import PlacementRequest, VisitorRef
@@ -156,12 +157,13 @@ class Doors:
         )
         if any(is_suppressed(world, secret, kind, value) for kind, value in named):
             return True
-        context = event.context.traits if event.context is not None else None
-        emails = [(traits or {}).get("email") for traits in (event.traits, context)]
-        return any(
-            isinstance(email, str) and is_suppressed(world, secret, "email", email.strip().lower())
-            for email in emails
-        )
+        context = event.context
+        emails = [
+            (traits or {}).get("email") for traits in (event.traits, context.traits if context else None)
+        ]
+        more = [("email", email_of(email)) for email in emails]
+        more += [(kind, value) for kind, value in named_in_context(event) if kind != "email"]
+        return any(is_suppressed(world, secret, kind, value) for kind, value in more)
 
     async def outcome(self, exchange: Exchange) -> Response:
         """Take in an outcome of a decision that the caller knows."""

@@ -10,6 +10,7 @@ from tailorbird import __version__
 from tailorbird.app.answers import (
     ConsentAnswer,
     DecisionAnswer,
+    DeclaredAnswer,
     DiscoveryAnswer,
     DsrAnswer,
     EventsAnswer,
@@ -28,16 +29,18 @@ from tailorbird.app.answers import (
     RevocationAnswer,
     RevokedLinksAnswer,
     SegmentsAnswer,
+    SuggestionsAnswer,
     SuppressedAnswer,
     SuppressionsAnswer,
     WrittenAnswer,
 )
 from tailorbird.app.doors import Door, OutcomeBody
-from tailorbird.app.operators import ItemsBody, LinkBody, RejectsBody
+from tailorbird.app.link_doors import LinkBody, SettleBody
+from tailorbird.app.operators import ItemsBody, RejectsBody
 from tailorbird.app.privacy_doors import SubmitBody
 from tailorbird.collect.collector import PATH_TYPES
 from tailorbird.deliver.api import DecideAnswer, DecideBody
-from tailorbird.limits import COUNT_MAX, PAGE_SIZE_MAX
+from tailorbird.limits import COUNT_MAX, LINKS_PER_CALL_MAX, PAGE_SIZE_MAX
 from tailorbird.schema.feature import Feature, FeatureConfig
 from tailorbird.schema.item import Item, ItemPatch
 from tailorbird.schema.placement import Placement
@@ -107,6 +110,34 @@ _CONTEXT: dict[str, Any] = {
         }
     },
 }
+_LINKS: dict[str, Any] = {
+    "type": "object",
+    "required": ["links"],
+    "additionalProperties": False,
+    "properties": {
+        "links": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": LINKS_PER_CALL_MAX,
+            "items": {
+                "type": "object",
+                "required": ["identifiers", "source"],
+                "properties": {
+                    "identifiers": {
+                        "type": "array",
+                        "items": {"type": "string"},
+                        "minItems": 2,
+                        "maxItems": 2,
+                    },
+                    "source": {"type": "string", "minLength": 1, "maxLength": 100},
+                    "confidence": {"type": "number", "minimum": 0, "maximum": 1},
+                    "at": {"type": "string", "format": "date-time"},
+                    "needsReview": {"type": "boolean"},
+                },
+            },
+        }
+    },
+}
 _OBJECT: dict[str, Any] = {"type": "object"}
 _TEXT: dict[str, Any] = {"type": "string"}
 _QUERY: dict[str, dict[str, Any]] = {
@@ -115,6 +146,7 @@ _QUERY: dict[str, dict[str, Any]] = {
     "metric": {"enum": ["rate", "value"]},
     "explain": {"enum": ["true", "1", "false", "0"]},
     "dryRun": {"enum": ["true", "1", "false", "0"]},
+    "rejected": {"enum": ["true", "1", "false", "0"]},
     "wait": {"enum": ["true", "1", "false", "0"]},
     "at": {"type": "string", "format": "date-time"},
     "limit": {"type": "integer", "minimum": 0, "maximum": PAGE_SIZE_MAX},
@@ -182,8 +214,13 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/admin/v1/revoked-links"): Operation("people", answer=RevokedLinksAnswer),
     ("PUT", "/admin/v1/revoked-links"): Operation("people", LinkBody, RevocationAnswer),
     ("DELETE", "/admin/v1/revoked-links"): Operation(
-        "people", answer=RevocationAnswer, query=("anonymousId", "userId")
+        "people", answer=RevocationAnswer, query=("one", "other", "anonymousId", "userId")
     ),
+    ("PUT", "/admin/v1/links"): Operation("people", _LINKS, DeclaredAnswer),
+    ("GET", "/admin/v1/suggested-links"): Operation(
+        "people", answer=SuggestionsAnswer, query=("limit", "rejected")
+    ),
+    ("PUT", "/admin/v1/suggested-links"): Operation("people", SettleBody, RevocationAnswer),
     ("GET", "/admin/v1/decisions/{id}"): Operation("decisions", answer=DecisionAnswer),
     ("GET", "/admin/v1/readouts"): Operation(
         "readouts", answer=Readouts, query=("placement", "segment", "metric")

@@ -23,14 +23,15 @@ from tailorbird.limits import (
     PAGE_SIZE_MAX,
     PLACEMENTS_MAX,
 )
-from tailorbird.live.profiles import by_identifier, is_blocked, is_suppressed
+from tailorbird.live.identifiers import is_blocked
+from tailorbird.live.profiles import by_identifier, is_suppressed
 from tailorbird.live.world import ALL_PLACEMENTS, ArmsMoments, World, moments_key
 from tailorbird.measure.query import PlacementMoments, ReadoutQuery
 from tailorbird.measure.worker import ReadoutWorker
 from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.item import Item, ItemDeleted, ItemPatch, ItemPatched, ItemsPut, patched
-from tailorbird.schema.placement import Identity, Placement
-from tailorbird.schema.profile import Profile, identifier_of
+from tailorbird.schema.placement import Placement
+from tailorbird.schema.profile import Profile
 from tailorbird.schema.records import ConsentChanged, PlacementDeleted, PlacementPut
 from tailorbird.stores.log import Record
 
@@ -46,28 +47,10 @@ class ItemsBody(msgspec.Struct):
     items: Items
 
 
-class LinkBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """The body of `PUT` and `DELETE /admin/v1/revoked-links`: a device and the user whose it is not."""
-
-    anonymous_id: Identity
-    user_id: Identity
-
-
 class RejectsBody(msgspec.Struct, forbid_unknown_fields=True):
     """The body of `POST /admin/v1/rejects/replay`: which refusals, by offset; without it, all of a page."""
 
     offsets: Annotated[list[int], Meta(max_length=PAGE_SIZE_MAX)] | None = None
-
-
-def _link(anonymous_id: str, user_id: str) -> tuple[str, str]:
-    """Return the two identifiers of a link."""
-    named = (("anonymousId", anonymous_id), ("userId", user_id))
-    faults = [
-        Fault(field, "a value that identifies somebody", value) for field, value in named if is_blocked(value)
-    ]
-    if faults:
-        raise InvalidInputError(*faults)
-    return identifier_of("anonymous_id", anonymous_id), identifier_of("user_id", user_id)
 
 
 class Operators:
@@ -244,42 +227,6 @@ class Operators:
         await self._engine.durable()
         return json_response({"consent": self.person(identifier).consent})
 
-    async def put_revocation(self, exchange: Exchange) -> Response:
-        """Take a link back: two identifiers become two people, as if no event had ever joined them."""
-        self._gate.require(exchange, Role.ADMIN)
-        body = decode(exchange.body, LinkBody)
-        device, user = _link(body.anonymous_id, body.user_id)
-        world = self._engine.world
-        if not world.revocations.is_revoked(device, user):
-            one, other = by_identifier(world, device), by_identifier(world, user)
-            if one is None or one is not other:
-                raise ConflictError(f"{device!r} and {user!r} are not linked: they are not one person's")
-            await self._engine.revoke_link(device, user, is_lifted=False)
-        return self._people_of(device, user)
-
-    async def delete_revocation(self, exchange: Exchange) -> Response:
-        """Let events join two identifiers again, also those that are in the log already."""
-        self._gate.require(exchange, Role.ADMIN)
-        query = exchange.query
-        device, user = _link(query.get("anonymousId", ""), query.get("userId", ""))
-        if not self._engine.world.revocations.is_revoked(device, user):
-            raise NotFoundError(f"the link of {device!r} and {user!r} is not revoked")
-        await self._engine.revoke_link(device, user, is_lifted=True)
-        return self._people_of(device, user)
-
-    def list_revocations(self, exchange: Exchange) -> Response:
-        """List the links that are revoked."""
-        self._gate.require(exchange, Role.ADMIN)
-        links = [{"identifiers": pair} for pair in sorted(self._engine.world.revocations.pairs())]
-        return json_response({"links": links})
-
-    def _people_of(self, *identifiers: str) -> Response:
-        world = self._engine.world
-        found = {name: by_identifier(world, name) for name in identifiers}
-        profiles = {name: None if profile is None else profile.id for name, profile in found.items()}
-        is_revoked = world.revocations.is_revoked(*identifiers)
-        return json_response({"revoked": is_revoked, "profiles": profiles})
-
     # --- decisions and readouts ---------------------------------------------------------------------
 
     def decision(self, exchange: Exchange) -> Response:
@@ -313,8 +260,8 @@ class Operators:
     def rejects(self, exchange: Exchange) -> Response:
         """List refused events, from an offset on, with path, rule and what they were."""
         self._gate.require(exchange, Role.ADMIN)
-        start = _whole(exchange.query.get("after"), "after", -1) + 1
-        limit = _whole(exchange.query.get("limit"), "limit", 100)
+        start = whole(exchange.query.get("after"), "after", -1) + 1
+        limit = whole(exchange.query.get("limit"), "limit", 100)
         if limit > PAGE_SIZE_MAX:
             raise InvalidInputError(Fault("limit", f"at most {PAGE_SIZE_MAX}", limit))
         found = itertools.islice(self._engine.rejects.read(start), limit)
@@ -426,7 +373,12 @@ def _check_item(item: Item, path: str) -> None:
             raise InvalidInputError(Fault(f"{path}{name}", rule, text)) from error
 
 
-def _whole(text: str | None, path: str, default: int) -> int:
+def whole(text: str | None, path: str, default: int) -> int:
+    """Return the whole number of a query's parameter.
+
+    Raises:
+        InvalidInputError: It is none.
+    """
     if text is None:
         return default
     if not (text.isascii() and text.isdecimal() and len(text) < 16):  # noqa: PLR2004

@@ -20,7 +20,7 @@ import msgspec
 
 from tailorbird.admin.api import profile_view
 from tailorbird.app.config import Config, environment, load_config, load_keys
-from tailorbird.app.engine import current_state
+from tailorbird.app.engine import Engine, current_state
 from tailorbird.app.privacy_doors import Privacy
 from tailorbird.app.server import open_engine
 from tailorbird.clock import SystemClock
@@ -87,18 +87,25 @@ def _show(config: Config, name: str) -> dict[str, Any]:
 
 
 def _with_privacy(config: Config, work: Callable[[Privacy], Awaitable[Any]]) -> Any:  # noqa: ANN401
-    """Return what `work` makes of the folder, which nobody else has meanwhile."""
+    return with_engine(config, lambda engine: work(Privacy(engine)))
+
+
+def with_engine(config: Config, work: Callable[[Engine], Awaitable[Any]]) -> Any:  # noqa: ANN401
+    """Return what `work` makes of a folder, which nobody else has meanwhile.
+
+    Raises:
+        ConflictError: A server has it.
+    """
     keys, _ = load_keys(Path(config.data))
     try:
         engine = open_engine(config, keys)
     except ConflictError as error:
         raise ConflictError(
-            f"a server has {config.data!r}: ask it, with --url http://HOST:PORT and {_KEY} set, or by its "
-            "doors POST /opendsr/v1/requests and PUT /admin/v1/suppressions/TYPE:VALUE"
+            f"a server has {config.data!r}: ask it, with --url http://HOST:PORT and {_KEY} set"
         ) from error
 
     async def run() -> Any:  # noqa: ANN401
-        return await work(Privacy(engine))
+        return await work(engine)
 
     try:
         return asyncio.run(run())
@@ -139,25 +146,25 @@ async def _suppress(privacy: Privacy, options: argparse.Namespace, name: str) ->
 def _at_server(options: argparse.Namespace, name: str) -> Any:  # noqa: ANN401
     place = urllib.parse.quote(name, safe=":")
     if options.action == "show":
-        return _ask(options.url, "GET", f"/admin/v1/profiles/{place}")
+        return ask(options.url, "GET", f"/admin/v1/profiles/{place}")
     if options.action == "suppress":
         method = "DELETE" if options.lift else "PUT"
-        return _ask(options.url, method, f"/admin/v1/suppressions/{place}")
+        return ask(options.url, method, f"/admin/v1/suppressions/{place}")
     kind, _, value = name.partition(":")
     if kind not in TYPES:
-        raise ConfigurationError(f"TYPE: a server is asked about {', '.join(TYPES)} (found {kind!r})")
+        kind, value = "external_id", name
     identity = {"identity_type": kind, "identity_value": value, "identity_format": "raw"}
     asked = "access" if options.action == "export" else "erasure"
     body = {"subject_request_type": asked, "subject_identities": [identity]}
     wish = "dryRun=true" if options.dry_run else "wait=true"
-    answer = _ask(options.url, "POST", f"/opendsr/v1/requests?{wish}", body)
+    answer = ask(options.url, "POST", f"/opendsr/v1/requests?{wish}", body)
     if "result" not in answer:
         state = answer.get("failure") or answer.get("request_status")
         raise StorageError(f"the request is not done: {state}; ask {answer.get('results_url')}")
     return answer["result"]
 
 
-def _ask(url: str, method: str, path: str, body: Any = None) -> Any:  # noqa: ANN401
+def ask(url: str, method: str, path: str, body: Any = None) -> Any:  # noqa: ANN401
     """Return a server's JSON answer.
 
     Raises:

@@ -13,6 +13,7 @@ from tailorbird.app.exchange import Exchange, Headers, Response, WhenDurable, pr
 from tailorbird.app.feature_doors import FeatureDoors
 from tailorbird.app.http import cors_headers
 from tailorbird.app.keys import Gate, Role
+from tailorbird.app.link_doors import LinkDoors
 from tailorbird.app.openapi import document
 from tailorbird.app.operators import Operators
 from tailorbird.app.privacy_doors import PrivacyDoors
@@ -32,7 +33,13 @@ _PREFLIGHT_SECONDS = 86400  # A preflight a path and day; browsers cap it at two
 
 
 def table(
-    doors: Doors, operators: Operators, privacy: PrivacyDoors, features: FeatureDoors, segments: SegmentDoors
+    doors: Doors,
+    operators: Operators,
+    links: LinkDoors,
+    privacy: PrivacyDoors,
+    *,
+    features: FeatureDoors,
+    segments: SegmentDoors,
 ) -> list[tuple[str, str, Door]]:
     """Return (method, path, door) of every route that is not hot; hot ones are reachable here too."""
     hot = [("POST", path.decode(), door) for path, door in doors.hot().items()]
@@ -64,9 +71,12 @@ def table(
         ("DELETE", "/admin/v1/segments/{key:path}", segments.delete_segment),
         ("PUT", "/admin/v1/profiles/{identifier:path}/consent", operators.put_consent),
         ("GET", "/admin/v1/profiles/{identifier:path}", operators.profile),
-        ("GET", "/admin/v1/revoked-links", operators.list_revocations),
-        ("PUT", "/admin/v1/revoked-links", operators.put_revocation),
-        ("DELETE", "/admin/v1/revoked-links", operators.delete_revocation),
+        ("PUT", "/admin/v1/links", links.put_links),
+        ("GET", "/admin/v1/suggested-links", links.list_suggestions),
+        ("PUT", "/admin/v1/suggested-links", links.put_suggestion),
+        ("GET", "/admin/v1/revoked-links", links.list_revocations),
+        ("PUT", "/admin/v1/revoked-links", links.put_revocation),
+        ("DELETE", "/admin/v1/revoked-links", links.delete_revocation),
         ("GET", "/admin/v1/features", features.declared),
         ("PUT", "/admin/v1/features", features.declare),
         ("GET", "/admin/v1/features/{name}", features.feature),

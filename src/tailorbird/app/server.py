@@ -18,6 +18,7 @@ from tailorbird.app.engine import Engine, Options
 from tailorbird.app.feature_doors import FeatureDoors
 from tailorbird.app.http import hang_up_on_the_late, hot_protocol, uvicorn_config
 from tailorbird.app.keys import Gate
+from tailorbird.app.link_doors import LinkDoors
 from tailorbird.app.operators import Operators
 from tailorbird.app.privacy_doors import Privacy, PrivacyDoors
 from tailorbird.app.routes import Application, table, with_openapi
@@ -33,8 +34,9 @@ from tailorbird.limits import CONNECTIONS_MAX, KEEP_ALIVE_SECONDS, SEGMENTS_MAX
 from tailorbird.live.rule_segments import check_segment
 from tailorbird.measure.worker import ReadoutWorker
 from tailorbird.schema.feature import FeatureConfig, FeaturesPut
+from tailorbird.schema.identity import IdentityRules
 from tailorbird.schema.placement import Placement
-from tailorbird.schema.records import PlacementPut
+from tailorbird.schema.records import IdentityRulesPut, PlacementPut
 from tailorbird.schema.segment import RuleSegment, SegmentPut
 
 logger = logging.getLogger("tailorbird")
@@ -161,6 +163,12 @@ def declare_segments(engine: Engine, segments: Iterable[RuleSegment]) -> None:
             engine.write(SegmentPut(engine.clock.now(), segment))
 
 
+def declare_identity_rules(engine: Engine, rules: IdentityRules) -> None:
+    """Write the configured rules of identity where they differ from those in force."""
+    if engine.world.identity.stated != rules:
+        engine.write(IdentityRulesPut(engine.clock.now(), rules))
+
+
 def serve(engine: Engine, config: Config, keys: Keys) -> None:
     """Serve until SIGTERM or SIGINT, then end cleanly: answer what is under way, write everything down."""
     gate = Gate(keys)
@@ -170,7 +178,14 @@ def serve(engine: Engine, config: Config, keys: Keys) -> None:
     features = FeatureDoors(engine, gate)
     privacy = Privacy(engine)
     everybody = SegmentPass(engine)
-    routes = table(doors, operators, PrivacyDoors(doors, privacy), features, SegmentDoors(doors, everybody))
+    routes = table(
+        doors,
+        operators,
+        LinkDoors(doors),
+        PrivacyDoors(doors, privacy),
+        features=features,
+        segments=SegmentDoors(doors, everybody),
+    )
     listener = _listen(config.host, config.port)
     settings = uvicorn_config(
         Application(with_openapi(routes), gate),

@@ -5,11 +5,9 @@ from typing import Any
 from tailorbird.live.facts import profile_facts
 from tailorbird.live.profiles import (
     find,
-    founding_identifier,
+    founding,
     holdout_position,
     is_suppressed,
-    known,
-    profile_id_of,
 )
 from tailorbird.live.variables import refusals, refuses, stranger
 from tailorbird.live.world import World
@@ -67,8 +65,8 @@ class Visitor:
     )
 
     def __init__(self, world: World, secret: bytes, request: Request, t: float) -> None:
-        anonymous_id = known(request.visitor.anonymous_id)
-        user_id = known(request.visitor.user_id)
+        anonymous_id = world.identity.known("anonymous_id", request.visitor.anonymous_id)
+        user_id = world.identity.known("user_id", request.visitor.user_id)
         # Whoever was erased is met as a stranger without a name, not founded again.
         if world.suppressed:
             if is_suppressed(world, secret, "anonymous_id", anonymous_id):
@@ -80,15 +78,17 @@ class Visitor:
         self.t = t
         self.context = request.context
         self.gpc = request.gpc
-        self.profile = find(world, anonymous_id, user_id)
+        self.profile = find(world, anonymous_id, user_id, t)
         self.founded_on: str | None = None
         self.profile_id: str | None = None
         key = None
         if self.profile is not None:
             self.profile_id, key = self.profile.id, self.profile.assignment_key
         else:
-            key = self.founded_on = founding_identifier(world, anonymous_id, user_id)
-            self.profile_id = None if key is None else profile_id_of(secret, key)
+            founded = founding(world, secret, (anonymous_id, user_id), t)
+            if founded is not None:
+                key, self.profile_id = founded
+                self.founded_on = key
         self.position = None if key is None else holdout_position(secret, key)
         self._cel: Any = None
 

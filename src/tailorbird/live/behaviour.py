@@ -15,9 +15,10 @@ from tailorbird.features.paths import number_of, texts_of
 from tailorbird.features.program import Program
 from tailorbird.features.state import ORDERS, VALUE, grown, observe
 from tailorbird.features.vocabulary import Vocabulary
-from tailorbird.limits import PURCHASES_MAX, TRAIT_ENTRIES_MAX, TRAITS_BYTES_MAX, TRAITS_MAX
+from tailorbird.limits import GROUPS_MAX, PURCHASES_MAX, TRAIT_ENTRIES_MAX, TRAITS_BYTES_MAX, TRAITS_MAX
 from tailorbird.live.catalogue import Catalogue
 from tailorbird.live.feature_sets import FeatureSets
+from tailorbird.live.identifiers import declared_traits
 from tailorbird.rules.cel import entries_in
 from tailorbird.schema.events import Event, LoggedEvent
 from tailorbird.schema.profile import Profile
@@ -84,7 +85,9 @@ class Behaviour:
         if logged.gpc and not profile.gpc:
             profile.gpc = True
             profile.is_segments_due = True
-        declared = _declared_traits(event)
+        if event.type == "group" and event.group_id:
+            _join_group(profile, event.group_id)
+        declared = declared_traits(event)
         if declared:
             _declare_traits(profile, declared)
             self.program.follow_traits(profile, logged.t)
@@ -185,6 +188,11 @@ def _worth(properties: dict[str, Any]) -> float:
     return 0.0
 
 
+def _join_group(profile: Profile, group_id: str) -> None:
+    """Note an account that the person belongs to: others do, too, so it joins nobody."""
+    profile.groups = [*(each for each in profile.groups if each != group_id), group_id][-GROUPS_MAX:]
+
+
 def _declare_traits(profile: Profile, declared: dict[str, Any]) -> None:
     """Set traits up to their limits; a trait set to null goes."""
     traits = profile.traits
@@ -196,13 +204,6 @@ def _declare_traits(profile: Profile, declared: dict[str, Any]) -> None:
             traits[name] = value
     if traits != before and len(msgspec.json.encode(traits)) > TRAITS_BYTES_MAX:
         profile.traits = before
-
-
-def _declared_traits(event: Event) -> dict[str, Any] | None:
-    """Return the traits that an event declares of its person."""
-    if event.type == "identify" and event.traits is not None:
-        return event.traits
-    return event.context.traits if event.context is not None and event.type != "group" else None
 
 
 def _declare_consent(profile: Profile, event: Event) -> None:

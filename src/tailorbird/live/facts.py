@@ -240,6 +240,7 @@ def _recent_items(world: World, profile: Profile, _t: float) -> list[str]:
 _FIXED: dict[str, Callable[[World, Profile, float], Any]] = {
     "id": lambda _, profile, __: profile.id,
     "segments": lambda world, profile, t: list(members_at(world, profile, t)),
+    "groups": lambda _, profile, __: profile.groups,
     "traits": _traits,
     "consent": lambda _, profile, __: profile.consent,
     "primaryInterest": lambda world, profile, _: primary_interest(world, profile) or "",

@@ -2,7 +2,7 @@
 
 from tailorbird.features.program import Program
 from tailorbird.features.state import LAST_SEEN, merged
-from tailorbird.limits import PURCHASES_MAX
+from tailorbird.limits import GROUPS_MAX, HINTS_MAX, PURCHASES_MAX
 from tailorbird.schema.profile import Profile
 
 
@@ -21,6 +21,10 @@ def merge_history(older: Profile, newer: Profile, program: Program) -> None:
     }
     older.refusals = sorted({*older.refusals, *newer.refusals})
     older.gpc = older.gpc or newer.gpc
+    older.groups = list(dict.fromkeys([*first.groups, *last.groups]))[-GROUPS_MAX:]
+    older.hints = list(dict.fromkeys([*older.hints, *newer.hints]))[:HINTS_MAX]
+    for rule, times in newer.refused.items():
+        older.refused[rule] = older.refused.get(rule, 0) + times
     older.state = merged(older.state, newer.state)
     purchases = sorted({**older.purchases, **newer.purchases}.items(), key=lambda entry: entry[1])
     older.purchases = dict(purchases[-PURCHASES_MAX:])

@@ -31,6 +31,20 @@ def pair_of(one: str, other: str) -> Pair:
     return (one, other) if one < other else (other, one)
 
 
+def not_apart(names: list[str], apart: frozenset[Pair]) -> list[str]:
+    """Return the identifiers of one event less those that are apart from one before them.
+
+    So an event that names two whose link is revoked counts as naming the first of them alone.
+    """
+    if not apart:
+        return names
+    kept: list[str] = []
+    for name in names:
+        if not any(pair_of(name, before) in apart for before in kept):
+            kept.append(name)
+    return kept
+
+
 class Revocations:
     """The standing of each pair, over one table of the state."""
 

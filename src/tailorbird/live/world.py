@@ -3,6 +3,9 @@
     table        key                      value
     profile      profile id               Profile
     identifier   type:value               Identifier (whose it is)
+    setting      "identity"               IdentityRules
+    suggestion   two identifiers          Suggestion (see `live.suggestions`)
+    hint         hash of a fingerprint    profile ids
     word         e:event, c:category      its code (see `features.vocabulary`)
     features     counted, declared        FeaturesPut (see `live.feature_sets`)
     revoked      two identifiers          its standing (see `live.revocations`)
@@ -36,14 +39,17 @@ from tailorbird.features.vocabulary import CATEGORY, EVENT, Vocabulary
 from tailorbird.limits import CHECKPOINT_SLICE
 from tailorbird.live.catalogue import Catalogue, Shelf
 from tailorbird.live.feature_sets import FeatureSets
+from tailorbird.live.identifiers import Rules
 from tailorbird.live.revocations import Revocations
 from tailorbird.live.rule_segments import RuleSegments
 from tailorbird.live.seen import SeenIds
+from tailorbird.live.suggestions import Suggestion, Suggestions
 from tailorbird.live.table import Table
 from tailorbird.policies.base import PolicyState
 from tailorbird.rankers.covisitation import Covisitation
 from tailorbird.rankers.popularity import Popularity
 from tailorbird.schema.feature import FeaturesPut
+from tailorbird.schema.identity import IdentityRules
 from tailorbird.schema.outcome import Mark
 from tailorbird.schema.placement import Placement
 from tailorbird.schema.profile import Profile
@@ -53,6 +59,9 @@ from tailorbird.stores.state import Change, Expiry, StateStore
 TABLES = (
     "profile",
     "identifier",
+    "setting",
+    "suggestion",
+    "hint",
     "word",
     "features",
     "revoked",
@@ -82,15 +91,18 @@ _PROFILE_BYTES = 2_500  # Of a profile, beside its record and its sketches: its 
 _SKETCH_BYTES = 400  # Of one tile of distinct values.
 
 
-class Identifier(msgspec.Struct, gc=False):
-    """Whose an identifier is.
-
-    `owners` are the known users who signed in on it, for an anonymous id: with two or more, it is a
-    shared device, and what it does signed out belongs to nobody known.
-    """
+class Identifier(msgspec.Struct, omit_defaults=True, gc=False):
+    """Whose an identifier is."""
 
     profile: str
     owners: list[str] = []
+    """Of an anonymous id or a device's id: the known users who signed in on it. With two or more, it is a
+    shared device, and what it does signed out belongs to nobody known."""
+    boundaries: list[int] = []
+    """Of a shared device's anonymous id: log offsets at which somebody signed in and took over what was done
+    signed out since the one before."""
+    incarnation: int = 0
+    """How often it began anew, after it had named nobody for its time-to-live."""
 
 
 class ArmsMoments(msgspec.Struct):
@@ -137,13 +149,11 @@ class World:
         self.newest = 0.0
         """Time of the newest record folded since the start; epoch seconds."""
         self.suppressed: set[str] = {key for key, _ in self._suppressed.scan()}
-        self.revocations = Revocations(self._revoked)
-        self.catalogue = Catalogue()
-        self.catalogue.load(self._items.scan())
+        self._load_identity()
+        self._load_items()
         self.seen = SeenIds(store)
         self._snapshot: _Rows | None = None
         self._offset_pending = 0
-        self._load_rankers()
 
     def _open_tables(self, cache_bytes: int) -> None:
         store = self.store
@@ -160,6 +170,10 @@ class World:
         self._features: Table[FeaturesPut] = Table(store, "features", _msgpack(FeaturesPut), _SMALL)
         self._revoked: Table[int] = Table(store, "revoked", _msgpack(int), _SMALL)
         self.identifiers: Table[Identifier] = Table(store, "identifier", _msgpack(Identifier), side_bytes)
+        self.hints: Table[list[str]] = Table(store, "hint", _msgpack(list[str]), _SMALL)
+        """Ids of the profiles that a fingerprint was seen with, by its keyed hash; oldest first."""
+        self._settings: Table[IdentityRules] = Table(store, "setting", _msgpack(IdentityRules), _SMALL)
+        self._suggested: Table[Suggestion] = Table(store, "suggestion", _msgpack(Suggestion), _SMALL)
         self.marks: Table[Mark] = Table(store, "mark", _msgpack(Mark), side_bytes)
         self.policies: Table[PolicyState] = Table(store, "policy", _msgpack(PolicyState), _SMALL)
         self.moments: Table[ArmsMoments] = Table(store, "moments", _msgpack(ArmsMoments), _SMALL)
@@ -175,6 +189,9 @@ class World:
         self._tables: tuple[Table[Any], ...] = (
             self.profiles,
             self.identifiers,
+            self.hints,
+            self._settings,
+            self._suggested,
             self._words,
             self._features,
             self._revoked,
@@ -199,6 +216,11 @@ class World:
         self._list_goals()
         if placement.goal is not None:
             self.vocabulary.reserve(EVENT, placement.goal.event)
+
+    def put_identity_rules(self, rules: IdentityRules) -> None:
+        """Change the rules of identity, for what comes from now on."""
+        self._settings.put("identity", rules)
+        self.identity = Rules(rules)
 
     def delete_placement(self, key: str) -> None:
         """Take a placement away; what it learned stays, for the case that it comes back."""
@@ -328,7 +350,15 @@ class World:
 
     # --- the rankers' rows --------------------------------------------------------------------------
 
-    def _load_rankers(self) -> None:
+    def _load_identity(self) -> None:
+        self.revocations = Revocations(self._revoked)
+        self.identity = Rules(self._settings.get("identity") or IdentityRules())
+        """The identity rules in force."""
+        self.suggestions = Suggestions(self._suggested)
+
+    def _load_items(self) -> None:
+        self.catalogue = Catalogue()
+        self.catalogue.load(self._items.scan())
         self.popularity = Popularity()
         self.covisitation = Covisitation()
         index = self.catalogue.index

@@ -24,9 +24,10 @@ import msgspec
 from tailorbird.clock import Clock, format_time
 from tailorbird.errors import StorageError
 from tailorbird.limits import ERASURE_PASSES_MAX
-from tailorbird.live.profiles import FORGOTTEN
+from tailorbird.live.identifiers import is_segment_type, kind_of
+from tailorbird.live.profiles import FORGOTTEN, segment_identifier, segments_of
 from tailorbird.live.world import World
-from tailorbird.privacy.held import Finder, Held
+from tailorbird.privacy.held import Finder, Held, devices_of
 from tailorbird.privacy.person import Person, person_of, to_suppress
 from tailorbird.privacy.scan import Breather, in_thread
 from tailorbird.schema.profile import identifier_of
@@ -64,6 +65,8 @@ class Found(msgspec.Struct, frozen=True, rename="camel"):
     consents: int = 0
     revoked_links: int = 0
     segment_changes: int = 0
+    declared_links: int = 0
+    """Links that were declared, and suggested ones that were refused."""
     named_by_others: int = 0
     """Other people's events that name the person as who they were before."""
     refused_events: int = 0
@@ -100,6 +103,7 @@ class Progress(msgspec.Struct, frozen=True):
     """Offsets of the records that were counted and then rewritten, by log."""
 
 
+_DEVICES: Final = ("anonymous_id", "device_id")
 _STORES: Final = {
     "log": (
         "events",
@@ -107,6 +111,7 @@ _STORES: Final = {
         "outcomes",
         "consents",
         "revokedLinks",
+        "declaredLinks",
         "segmentChanges",
         "namedByOthers",
     ),
@@ -138,7 +143,8 @@ class Erasure:
             StorageError: The disk refused.
         """
         log, rejects = self.installation.log, self.installation.rejects
-        finder = Finder(person, self.secret, self.installation.world.revocations.folded)
+        world = self.installation.world
+        finder = Finder(person, self.secret, world.revocations.folded, _boundaries(world, person))
 
         def scan(breather: Breather) -> Held:
             for record in log.read():
@@ -152,9 +158,8 @@ class Erasure:
         held = await in_thread(scan)
         offsets = {*held.records, *held.renamed}
         held.rows = await self.installation.count_history(person.profiles, offsets)
-        devices = {*held.owned, *person.values("anonymous_id")}
-        used = (device for device in devices if self._is_used_by_others(device, person))
-        held.shared |= {identifier_of("anonymous_id", device) for device in used}
+        devices = {*held.owned, *(name for name in person.identifiers if kind_of(name) in _DEVICES)}
+        held.shared |= {name for name in devices if self._is_used_by_others(name, person)}
         return held
 
     async def plan(self, names: Iterable[str]) -> dict[str, Any]:
@@ -192,6 +197,7 @@ class Erasure:
             consents=len(held.consents),
             revoked_links=len(held.revocations),
             segment_changes=len(held.segment_changes),
+            declared_links=len(held.declared),
             named_by_others=len(held.renamed),
             refused_events=len(held.refusals),
             profiles=len(known),
@@ -278,14 +284,8 @@ class Erasure:
 
     async def _rewrite(self, person: Person, held: Held) -> None:
         """Take what was found out of both logs, or put what stays of it in its place."""
-        now = self.installation.clock.now()
-        markers = frozenset(_markers_to_drop(person, held))
-        instead = held.renamed | {
-            offset: Entry(*encode(OwnerForgotten(now, device)))
-            for device, offset in held.owned.items()
-            if identifier_of("anonymous_id", device) in held.shared
-        }
-        gone = markers.union(held.records)
+        gone = frozenset(held.records).union(_markers_to_drop(person, held))
+        instead = held.renamed | self._markers(person, held) | _markers_to_change(person, held)
         refused = frozenset(held.refusals)
         log, rejects = self.installation.log, self.installation.rejects
 
@@ -304,17 +304,46 @@ class Erasure:
         logs = (self.installation.log, self.installation.rejects)
         return any(log.health().records_corrupt for log in logs)
 
-    def _is_used_by_others(self, device: str, person: Person) -> bool:
-        """Return whether anybody else was seen on a device."""
+    def _markers(self, person: Person, held: Held) -> dict[int, Entry]:
+        """Return what stands for the person on devices that others go on using, by offset."""
+        now = self.installation.clock.now()
+        markers: dict[int, OwnerForgotten] = {}
+        for name, first in held.owned.items():
+            if name not in held.shared:
+                continue
+            kind, _, value = name.partition(":")
+            for offset in {first, *self._boundaries_made(name, person, held)}:
+                marker = markers.get(offset, OwnerForgotten(now, ""))
+                markers[offset] = msgspec.structs.replace(
+                    marker,
+                    **{kind: value},
+                    is_boundary=marker.is_boundary or offset in self._boundaries_made(name, person, held),
+                )
+        return {offset: Entry(*encode(marker)) for offset, marker in markers.items()}
+
+    def _boundaries_made(self, name: str, person: Person, held: Held) -> set[int]:
+        """Return where the person took over what was done on a device, and others' use began after it."""
+        entry = self.installation.world.identifiers.get(name)
+        boundaries = [] if entry is None else entry.boundaries
+        value = name.partition(":")[2]
+        own = set(held.events)
+        return {
+            offset
+            for place, offset in enumerate(boundaries, 1)
+            if offset in own and segment_identifier(value, boundaries[:place]) not in person.identifiers
+        }
+
+    def _is_used_by_others(self, name: str, person: Person) -> bool:
+        """Return whether anybody else was seen on a device (`anonymous_id:…`, `device_id:…`)."""
         identifiers = self.installation.world.identifiers
-        entry = identifiers.get(identifier_of("anonymous_id", device))
-        signed_out = identifiers.get(identifier_of("device", device))
-        if signed_out is not None and signed_out.profile not in person.profiles:
-            return True
+        entry = identifiers.get(name)
         if entry is None:
             return False
-        users = {identifier_of("user_id", user) for user in person.values("user_id")}
-        others = set(entry.owners) - users - {FORGOTTEN}
+        segments = segments_of(entry, name) if kind_of(name) == "anonymous_id" else []
+        whose = (identifiers.get(segment) for segment in segments)
+        if any(each is not None and each.profile not in person.profiles for each in whose):
+            return True
+        others = set(entry.owners) - person.identifiers - {FORGOTTEN}
         return bool(others) or (bool(entry.profile) and entry.profile not in person.profiles)
 
     def _close_door(self, names: Iterable[str], person: Person, shared: set[str]) -> tuple[Person, int]:
@@ -338,25 +367,51 @@ def _only_logs(found: Found) -> Found:
     return msgspec.structs.replace(found, profiles=0, identifiers=0, links=0, rows=0)
 
 
+def _boundaries(world: World, person: Person) -> dict[str, list[int]]:
+    """Return where the signed-out use of the person's devices is told apart, by anonymous id."""
+    found = {}
+    for name in person.identifiers:
+        kind, _, value = name.partition(":")
+        if kind == "anonymous_id" or is_segment_type(kind):
+            entry = world.identifiers.get(identifier_of("anonymous_id", value))
+            if entry is not None and entry.boundaries:
+                found[value] = list(entry.boundaries)
+    return found
+
+
 def _with_devices(person: Person, held: Held) -> Person:
     """Return the person with the devices that only they signed in on."""
-    devices = (identifier_of("anonymous_id", device) for device in held.owned)
-    return person.with_other(Person(frozenset(devices) - held.shared))
+    return person.with_other(Person(frozenset(held.owned) - held.shared))
+
+
+def _is_left(name: str, person: Person, held: Held) -> bool:
+    """Return whether nobody uses a device of the person's any more."""
+    return name in person.identifiers and name not in held.shared
 
 
 def _markers_to_drop(person: Person, held: Held) -> list[int]:
-    """Return the `OwnerForgotten` records of the person's devices that nobody else uses any more."""
+    """Return the `OwnerForgotten` records of devices that nobody uses any more."""
     return [
         offset
-        for device, offsets in held.markers.items()
-        if (name := identifier_of("anonymous_id", device)) in person.identifiers and name not in held.shared
-        for offset in offsets
+        for offset, marker in held.markers.items()
+        if all(_is_left(name, person, held) for name in devices_of(marker))
     ]
+
+
+def _markers_to_change(person: Person, held: Held) -> dict[int, Entry]:
+    """Return those of which one of two identifiers is not used any more, without that one."""
+    changed = {}
+    for offset, marker in held.markers.items():
+        left = [name for name in devices_of(marker) if _is_left(name, person, held)]
+        if 0 < len(left) < len(devices_of(marker)):
+            without = {kind_of(name): "" for name in left}
+            changed[offset] = Entry(*encode(msgspec.structs.replace(marker, **without)))
+    return changed
 
 
 def _is_in_logs(person: Person, held: Held) -> bool:
     is_named = held.records or held.renamed or held.refusals
-    return bool(is_named or _markers_to_drop(person, held))
+    return bool(is_named or _markers_to_drop(person, held) or _markers_to_change(person, held))
 
 
 def _kept(held: Held) -> dict[str, int]:

@@ -13,6 +13,7 @@ import msgspec
 from tailorbird.clock import format_time
 from tailorbird.errors import Fault, InvalidInputError
 from tailorbird.live.decision_ids import decision_id
+from tailorbird.live.suggestions import Suggestion, suggestion_view
 from tailorbird.privacy.erase import Erasure
 from tailorbird.privacy.held import Held
 from tailorbird.privacy.person import Person, values_named
@@ -20,9 +21,17 @@ from tailorbird.privacy.scan import Breather, in_thread
 from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.events import LoggedEvent, LoggedOutcome
 from tailorbird.schema.profile import Profile
-from tailorbird.schema.records import ConsentChanged, LogRecord, decode
+from tailorbird.schema.records import (
+    ConsentChanged,
+    LinkDeclared,
+    LinkRevoked,
+    LogRecord,
+    SuggestionRejected,
+    decode,
+)
 from tailorbird.schema.segment import SegmentChanged
 from tailorbird.stores.log import Log
+from tailorbird.stores.state import StateStore
 
 
 class Views(NamedTuple):
@@ -60,6 +69,8 @@ class Exporter:
         log, rejects = erasure.installation.log, erasure.installation.rejects
         records = await in_thread(lambda breather: _read(log, held, bytes_max, breather))
         refusals = await in_thread(lambda _: [_refusal(rejects, offset, person) for offset in held.refusals])
+        store = erasure.installation.world.store
+        suggested = await in_thread(lambda breather: _suggested(store, person, breather))
         document = {
             "subject": _subject(person),
             "exportedAt": format_time(erasure.installation.clock.now()),
@@ -76,6 +87,13 @@ class Exporter:
             "segmentChanges": [
                 _segment_change(record) for _, record in records if isinstance(record, SegmentChanged)
             ],
+            "revokedLinks": [_link(record) for _, record in records if isinstance(record, LinkRevoked)],
+            "declaredLinks": [
+                _link(record)
+                for _, record in records
+                if isinstance(record, LinkDeclared | SuggestionRejected)
+            ],
+            "suggestedLinks": suggested,
             "refusals": [refusal for refusal in refusals if refusal is not None],
         }
         return Export(msgspec.json.encode(document), len(records) + len(held.refusals))
@@ -99,6 +117,18 @@ def _read(log: Log, held: Held, bytes_max: int | None, breather: Breather) -> li
             records.append((offset, decode(record.kind, record.payload)))
         breather.breathe()
     return records
+
+
+def _suggested(store: StateStore, person: Person, breather: Breather) -> list[dict[str, Any]]:
+    """Return the links that are suggested for a person, as of the last checkpoint. Blocks."""
+    found = []
+    for key, payload in store.scan("suggestion"):
+        pair: tuple[str, str] = msgspec.json.decode(key, type=tuple[str, str])
+        if not person.identifiers.isdisjoint(pair):
+            suggestion = msgspec.msgpack.decode(payload, type=Suggestion)
+            found.append({"identifiers": pair, **suggestion_view(suggestion)})
+        breather.breathe()
+    return found
 
 
 def _subject(person: Person) -> dict[str, Any]:
@@ -147,6 +177,12 @@ def _segment_change(change: SegmentChanged) -> dict[str, Any]:
         "messageId": change.message_id or None,
         "receivedAt": format_time(change.r),
     }
+
+
+def _link(record: LinkRevoked | LinkDeclared | SuggestionRejected) -> dict[str, Any]:
+    fields = msgspec.to_builtins(record)
+    fields.pop("k")
+    return {**fields, "r": format_time(record.r)} | ({"t": format_time(fields["t"])} if "t" in fields else {})
 
 
 class _Refusal(msgspec.Struct):

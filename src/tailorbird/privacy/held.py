@@ -2,18 +2,20 @@
 
 A record is a person's where the fold made it so:
 
-    event       its known user is theirs; or it names no known user and was made on their device; or it
-                identifies nobody and names one of their decisions
+    event       its known user is theirs; or it names no known user, and the first of what it names (in the
+                order of the identity rules) is theirs; or it names nobody, and one of their decisions
     decision    it was made for one of their profiles, or founded one
     outcome     it names one of their decisions
     consent     it names one of their identifiers
-    revocation  it names one of their identifiers
+    revocation  it names one of their identifiers; likewise declared links, and suggested ones refused
     segment     it says that one of their profiles entered or left one
     refusal     its body mentions one of their identifiers, messages or decisions
 
-On a device that several people use, what was done signed in is that user's, and what was done signed
-out since the second one came is nobody's known; both stay. The scan therefore follows, in the order of
-the log, who came to own the person's devices.
+On a device that several people use, what was done signed in is that user's, and what was done signed out
+since the second one came is nobody's known, until somebody signs in and takes it over. The scan therefore
+follows, in the order of the log, who came to own the person's devices, and which stretch of signed-out use a
+record belongs to. (Where identifiers have a time-to-live, what one named before it ended goes with what it
+names now.)
 
 What others said that names the person (an `alias` from a user id of theirs) stays that other's event,
 without the name. Other mentions of an identifier in others' events are counted, not changed: an id
@@ -24,23 +26,36 @@ and no escaped character cannot be theirs.
 """
 
 import re
-from collections.abc import Container, Iterable
+from bisect import bisect_left
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from tailorbird.live.decision_ids import decision_id
-from tailorbird.live.profiles import FORGOTTEN, known
-from tailorbird.live.revocations import Pair, pair_of
+from tailorbird.live.identifiers import Rules, email_of, is_blocked, is_segment_type, kind_of, names_in
+from tailorbird.live.profiles import FORGOTTEN, segment_identifier
+from tailorbird.live.revocations import Pair, not_apart
 from tailorbird.privacy.person import Person, normalized, texts_in
 from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.events import Event, LoggedEvent, LoggedOutcome
+from tailorbird.schema.identity import IdentityRules
 from tailorbird.schema.profile import identifier_of
-from tailorbird.schema.records import KINDS, ConsentChanged, LinkRevoked, OwnerForgotten, encode
+from tailorbird.schema.records import (
+    KINDS,
+    ConsentChanged,
+    IdentityRulesPut,
+    LinkDeclared,
+    LinkRevoked,
+    OwnerForgotten,
+    SuggestionRejected,
+    encode,
+)
 from tailorbird.schema.segment import SegmentChanged
 from tailorbird.stores.log import Entry, Record
 
-_OWN: Final = ("events", "decisions", "outcomes", "consents", "revocations", "segment_changes")
+_OWN: Final = ("events", "decisions", "outcomes", "consents", "revocations", "declared", "segment_changes")
+_DEVICES: Final = ("anonymous_id", "device_id")
 _EVENT_KIND: Final = KINDS[LoggedEvent]
 
 _event_decoder = msgspec.json.Decoder(Event)
@@ -57,12 +72,14 @@ class Held(msgspec.Struct):
     consents: list[int] = []
     revocations: list[int] = []
     segment_changes: list[int] = []
-    markers: dict[str, list[int]] = {}
-    """`OwnerForgotten` records, by device."""
+    declared: list[int] = []
+    """Declared links, and suggested ones that were refused."""
+    markers: dict[int, OwnerForgotten] = {}
+    """The `OwnerForgotten` records of their devices."""
     renamed: dict[int, Entry] = {}
     """Other people's events that name the person, as they are without it."""
     owned: dict[str, int] = {}
-    """Devices that the person signed in on, each with the first such event."""
+    """Devices (`anonymous_id:…`, `device_id:…`) that they used, each with the first such event."""
     shared: set[str] = set()
     """Identifiers of the person that other people's records carry, too."""
     refusals: list[int] = []
@@ -90,24 +107,44 @@ class Held(msgspec.Struct):
 class Finder:
     """Finds one person's records among those that it is shown, oldest first."""
 
-    def __init__(self, person: Person, secret: bytes, apart: frozenset[Pair] = frozenset()) -> None:
-        """Look for `person`; `apart` are the links that the fold does not make: see `live.revocations`."""
+    def __init__(
+        self,
+        person: Person,
+        secret: bytes,
+        apart: frozenset[Pair] = frozenset(),
+        boundaries: Mapping[str, Sequence[int]] | None = None,
+    ) -> None:
+        """Look for `person`.
+
+        Args:
+            person: Who is looked for.
+            secret: The installation's.
+            apart: The links that the fold does not make: see `live.revocations`.
+            boundaries: Of the person's devices, by anonymous id, where one stretch of signed-out use ends and
+                the next begins: see `process.identity`.
+        """
         self._apart = apart
+        self._boundaries = boundaries or {}
+        self._rules = Rules(IdentityRules())
         self.held = Held()
         self._person = person
         self._secret = secret
         self._users = person.values("user_id")
         self._devices = person.values("anonymous_id")
-        self._signed_out = person.values("device")
         self._emails = person.values("email")
-        self._owners: dict[str, set[str]] = {device: set() for device in self._devices | self._signed_out}
         parts = [name.partition(":") for name in person.identifiers]
-        values = {value for kind, _, value in parts if kind != "email"}
-        self._needles = _needles(values)
+        self._owners: dict[str, set[str]] = {}
+        for kind, _, value in parts:
+            if kind in _DEVICES:
+                self._owners[identifier_of(kind, value)] = set()
+            elif is_segment_type(kind):
+                self._owners[identifier_of("anonymous_id", value)] = set()
+        self._values = {value for kind, _, value in parts if kind != "email"}
+        self._needles = _needles(self._values)
         self._user_needles = _needles(self._users)
         self._email_needles = _needles(self._emails)
         self._profile_needles = _needles(person.profiles)
-        self._mentioning = _mentioning(values, self._emails)
+        self._mentioning = _mentioning(self._values, self._emails)
         self._handlers = {
             KINDS[LoggedEvent]: self._event,
             KINDS[LoggedDecision]: self._decision,
@@ -116,6 +153,9 @@ class Finder:
             KINDS[OwnerForgotten]: self._marker,
             KINDS[LinkRevoked]: self._revocation,
             KINDS[SegmentChanged]: self._segment_change,
+            KINDS[IdentityRulesPut]: self._identity_rules,
+            KINDS[LinkDeclared]: self._declared,
+            KINDS[SuggestionRejected]: self._declared,
         }
 
     def take(self, record: Record) -> None:
@@ -142,9 +182,7 @@ class Finder:
 
     def _is_theirs(self, value: str) -> bool:
         return (
-            value in self._users
-            or value in self._devices
-            or value in self._signed_out
+            value in self._values
             or value in self.held.message_ids
             or value in self.held.decision_ids
             or (bool(self._emails) and normalized("email", value) in self._emails)
@@ -157,59 +195,74 @@ class Finder:
             return
         logged: LoggedEvent = _logged_event_decoder.decode(record.payload)
         event = _event_decoder.decode(logged.e)
-        user, device = known(event.user_id), known(event.anonymous_id)
-        joined = self._joined(event)
-        if user in self._users:
-            self._take_own(record, logged)
-            if joined is not None:
-                self.held.owned.setdefault(joined, record.offset)
-                self._own(joined, str(user))
-        elif user is None and self._is_signed_out_theirs(event, device):
-            self._take_own(record, logged)
+        names = not_apart(self._names(event), self._apart)
+        user = names[0] if names and kind_of(names[0]) == "user_id" else None
+        devices = [name for name in names if kind_of(name) in _DEVICES]
+        if user in self._person.identifiers:
+            self._take_own(record, logged, devices)
+        elif user is None and self._is_signed_out_theirs(event, names, record.offset):
+            self._take_own(record, logged, self._person.identifiers.intersection(devices))
         else:
-            if user is not None and joined is not None:
-                self._own(joined, user)
             self._note_others(record, logged, event)
+        for name in devices if user is not None else ():
+            self._own(name, str(user))
 
-    def _take_own(self, record: Record, logged: LoggedEvent) -> None:
+    def _take_own(self, record: Record, logged: LoggedEvent, devices: Iterable[str]) -> None:
         self.held.events.append(record.offset)
         self.held.message_ids.add(logged.m)
+        for name in devices:
+            self.held.owned.setdefault(name, record.offset)
 
-    def _joined(self, event: Event) -> str | None:
-        """Return the device that the fold links to the event's known user."""
-        device, previous = known(event.anonymous_id), known(event.previous_id)
-        user = known(event.user_id)
-        if event.type == "alias" and previous is not None and user is not None:
-            device = previous
-        if device is None or user is None or not self._apart:
-            return device
-        pair = pair_of(identifier_of("anonymous_id", device), identifier_of("user_id", user))
-        return None if pair in self._apart else device
+    def _names(self, event: Event) -> list[str]:
+        """Return the identifiers by which the fold resolves an event."""
+        if event.type == "alias":
+            user, previous = self._known("user_id", event.user_id), self._known("user_id", event.previous_id)
+            if user is not None and previous is not None:
+                return [identifier_of("user_id", user), identifier_of("anonymous_id", previous)]
+        return names_in(event, self._rules)
 
-    def _is_signed_out_theirs(self, event: Event, device: str | None) -> bool:
+    def _known(self, kind: str, value: str | None) -> str | None:
+        return self._rules.known(kind, value)
+
+    def _is_signed_out_theirs(self, event: Event, names: list[str], offset: int) -> bool:
         """Return whether an event without a known user is the person's."""
-        if device is None:
+        if not names:
             named = event.properties or {}
             decision = named.get("decisionId") or named.get("decision_id")
             return isinstance(decision, str) and decision in self.held.decision_ids
-        owners = self._owners.get(device, ())
-        if len(owners) > 1 or FORGOTTEN in owners:
-            return device in self._signed_out
-        return device in self._devices
+        for name in names:
+            if not self._is_shared(name):
+                return name in self._person.identifiers
+            if kind_of(name) == "anonymous_id":
+                value = name.partition(":")[2]
+                boundaries = self._boundaries.get(value, ())
+                before = boundaries[: bisect_left(boundaries, offset)]
+                return segment_identifier(value, before) in self._person.identifiers
+        return False
 
-    def _own(self, device: str, user: str) -> None:
-        if device in self._owners:
-            self._owners[device].add(user)
+    def _is_shared(self, name: str) -> bool:
+        """Return whether a device is used by several people by now; the person's by somebody else."""
+        owners = self._owners.get(name)
+        if not owners:
+            return False
+        if len(owners) > 1 or FORGOTTEN in owners:
+            return True
+        return name in self._person.identifiers and owners.isdisjoint(self._person.identifiers)
+
+    def _own(self, name: str, user: str) -> None:
+        if name in self._owners:
+            self._owners[name].add(user)
 
     def _note_others(self, record: Record, logged: LoggedEvent, event: Event) -> None:
         """Note what another person's event carries of this one's."""
-        previous = known(event.previous_id)
-        for device in (known(event.anonymous_id), previous):
-            if device in self._devices:
-                self.held.shared.add(identifier_of("anonymous_id", device))
-        email = (event.traits or {}).get("email")
-        if isinstance(email, str) and (own := normalized("email", email)) in self._emails:
-            self.held.shared.add(identifier_of("email", own))
+        previous = self._known("user_id", event.previous_id)
+        carried = [*names_in(event, self._rules)]
+        if previous is not None:
+            carried.append(identifier_of("anonymous_id", previous))
+        email = email_of((event.traits or {}).get("email"))
+        if email is not None:
+            carried.append(identifier_of("email", email))
+        self.held.shared |= self._person.identifiers.intersection(carried)
         if previous in self._users:
             self.held.renamed[record.offset] = _without_previous(logged)
         elif self._has_email(record.payload) or any(
@@ -272,12 +325,38 @@ class Finder:
             if change.profile in self._person.profiles:
                 self.held.segment_changes.append(record.offset)
 
+    def _declared(self, record: Record) -> None:
+        declared: _Pair = _pair_decoder.decode(record.payload)
+        if not self._person.identifiers.isdisjoint(declared.identifiers):
+            self.held.declared.append(record.offset)
+
+    def _identity_rules(self, record: Record) -> None:
+        put: IdentityRulesPut = _identity_rules_decoder.decode(record.payload)
+        self._rules = Rules(put.rules)
+
     def _marker(self, record: Record) -> None:
         marker: OwnerForgotten = _marker_decoder.decode(record.payload)
-        self._own(marker.anonymous_id, FORGOTTEN)
-        self.held.markers.setdefault(marker.anonymous_id, []).append(record.offset)
+        names = devices_of(marker)
+        if not self._person.identifiers.isdisjoint(names) or any(name in self._owners for name in names):
+            self.held.markers[record.offset] = marker
+        for name in names:
+            self._own(name, FORGOTTEN)
 
 
+def devices_of(marker: OwnerForgotten) -> list[str]:
+    """Return the identifiers of the device that a marker stands for."""
+    pairs = (("anonymous_id", marker.anonymous_id), ("device_id", marker.device_id))
+    return [identifier_of(kind, value) for kind, value in pairs if value]
+
+
+class _Pair(msgspec.Struct):
+    """What a declared link and a refused suggestion have in common."""
+
+    identifiers: tuple[str, str]
+
+
+_pair_decoder = msgspec.json.Decoder(_Pair)
+_identity_rules_decoder = msgspec.json.Decoder(IdentityRulesPut)
 _logged_event_decoder = msgspec.json.Decoder(LoggedEvent)
 _decision_decoder = msgspec.json.Decoder(LoggedDecision)
 _outcome_decoder = msgspec.json.Decoder(LoggedOutcome)
@@ -322,7 +401,7 @@ def _without_previous(logged: LoggedEvent) -> Entry:
     """Return an event that names nobody as who its user was before."""
     fields: dict[str, Any] = _any_decoder.decode(logged.e)
     fields.pop("previousId", None)
-    if fields.get("type") == "alias" and known(fields.get("userId")) is not None:
+    if fields.get("type") == "alias" and not is_blocked(fields.get("userId") or ""):
         # The fold takes an alias for its user alone; without the name it must not join the device.
         fields.pop("anonymousId", None)
     renamed = LoggedEvent(logged.r, logged.t, logged.m, msgspec.Raw(_encoder.encode(fields)), logged.gpc)

@@ -12,9 +12,10 @@ import msgspec
 
 from tailorbird.errors import Fault, InvalidInputError
 from tailorbird.limits import IDENTIFIER_LENGTH_MAX, IDENTITIES_MAX
-from tailorbird.live.profiles import is_blocked
+from tailorbird.live.identifiers import is_blocked
 from tailorbird.privacy.person import normalized
 from tailorbird.privacy.scan import Breather
+from tailorbird.schema.identity import is_type
 from tailorbird.schema.profile import identifier_of
 from tailorbird.stores.state import StateStore
 
@@ -23,10 +24,12 @@ TYPES: Final = {
     "email": "email",
     "user_id": "user_id",
     "anonymous_id": "anonymous_id",
+    "device_id": "device_id",
     "device": "device",
     "profile": "profile",
+    "external_id": "",
 }
-"""OpenDSR's identity types that are understood, and Tailorbird's own."""
+"""OpenDSR's identity types that are understood, and our own; the value of an external id says its type."""
 
 HASHES: Final[dict[str, Callable[[bytes], Any]]] = {
     "sha256": hashlib.sha256,
@@ -88,8 +91,7 @@ def check_name(path: str, name: str) -> str:
 
 def names_of(identities: Iterable[Identity]) -> list[str]:
     """Return the identifiers that identities name as they are."""
-    raw = (each for each in identities if each.identity_format == "raw")
-    return [identifier_of(each.kind, normalized(each.kind, each.identity_value)) for each in raw]
+    return [_name_of(each) for each in identities if each.identity_format == "raw"]
 
 
 def find_hashed(store: StateStore, identities: Iterable[Identity], breather: Breather) -> list[str]:
@@ -110,6 +112,12 @@ def find_hashed(store: StateStore, identities: Iterable[Identity], breather: Bre
     return found
 
 
+def _name_of(identity: Identity) -> str:
+    if identity.identity_type == "external_id":
+        return check_name("identity_value", identity.identity_value)
+    return identifier_of(identity.kind, normalized(identity.kind, identity.identity_value))
+
+
 def _faults(identity: Identity, path: str) -> list[Fault]:
     faults = []
     if identity.identity_type not in TYPES:
@@ -126,6 +134,13 @@ def _faults(identity: Identity, path: str) -> list[Fault]:
     if not 1 <= len(value) <= IDENTIFIER_LENGTH_MAX:
         rule = f"from 1 to {IDENTIFIER_LENGTH_MAX} characters"
         faults.append(Fault(f"{path}.identity_value", rule, value))
+    elif identity.identity_type == "external_id" and not _is_external(value):
+        faults.append(Fault(f"{path}.identity_value", "type:value, such as crm:7", value))
     elif is_blocked(value):
         faults.append(Fault(f"{path}.identity_value", "a value that identifies somebody", value))
     return faults
+
+
+def _is_external(value: str) -> bool:
+    kind, _, rest = value.partition(":")
+    return is_type(kind) and bool(rest) and not is_blocked(rest)

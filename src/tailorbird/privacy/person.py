@@ -14,7 +14,8 @@ import msgspec
 
 from tailorbird.errors import ConflictError
 from tailorbird.hashing import token
-from tailorbird.live.profiles import is_shared, suppression_hash
+from tailorbird.live.identifiers import is_segment_type, kind_of
+from tailorbird.live.profiles import is_shared, segments_of, suppression_hash, user_of
 from tailorbird.live.world import World
 from tailorbird.schema.profile import Profile, identifier_of
 
@@ -53,7 +54,7 @@ def person_of(world: World, names: Iterable[str]) -> Person:
     profiles: set[str] = set()
     followed: set[str] = set()
     shared = {name for name in names if _is_shared_device(world, name)}
-    waiting = [name for name in names if name not in shared]
+    waiting = [each for name in names if name not in shared for each in _signed_out(world, name)]
     while waiting:
         name = waiting.pop()
         kind, _, value = name.partition(":")
@@ -85,7 +86,7 @@ def to_suppress(world: World, secret: bytes, person: Person, shared: Iterable[st
     found: set[str] = set()
     for name in person.identifiers - set(shared):
         kind, _, value = name.partition(":")
-        if kind != "device":
+        if not is_segment_type(kind):
             found |= suppressed_spellings(kind, value)
     hashes = {suppression_hash(secret, name) for name in found}
     return tuple(sorted(hashes - world.suppressed))
@@ -163,8 +164,22 @@ def _profile(world: World, name: str) -> Profile | None:
 
 
 def _is_shared_device(world: World, name: str) -> bool:
-    entry = world.identifiers.get(name) if name.startswith("anonymous_id:") else None
+    entry = world.identifiers.get(name) if kind_of(name) in ("anonymous_id", "device_id") else None
     return entry is not None and is_shared(entry)
+
+
+def _signed_out(world: World, name: str) -> list[str]:
+    """Return an identifier; of `device:…` all that was done signed out and that nobody took over."""
+    kind, _, value = name.partition(":")
+    device = identifier_of("anonymous_id", value)
+    entry = world.identifiers.get(device) if kind == "device" else None
+    if entry is None or not entry.boundaries:
+        return [name]
+    named = [(each, _profile(world, each)) for each in segments_of(entry, device)]
+    if all(profile is None for _, profile in named):
+        return [name]
+    # What a known user took over is that user's, who was not asked about.
+    return [each for each, profile in named if profile is not None and user_of(profile) is None]
 
 
 def _namesake(world: World, name: str) -> list[str]:

@@ -12,10 +12,14 @@ import msgspec
 from tailorbird.live.behaviour import EXPOSURES, About, Behaviour, change_consent, text_in
 from tailorbird.live.decision_ids import decision_id
 from tailorbird.live.facts import Touched
-from tailorbird.live.profiles import known
+from tailorbird.live.identifiers import names_in, names_more
+from tailorbird.live.profiles import by_identifier
+from tailorbird.live.revocations import pair_of
 from tailorbird.live.seen import key_of
+from tailorbird.live.suggestions import Suggestion
 from tailorbird.live.world import World
 from tailorbird.process.attribution import Attribution, Facts
+from tailorbird.process.hints import PURPOSE, Hints
 from tailorbird.process.identity import Resolver, Seen
 from tailorbird.process.membership import Membership, Reason
 from tailorbird.process.observer import UNOBSERVED, Observer
@@ -26,14 +30,17 @@ from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.events import Event, LoggedEvent, LoggedOutcome, name_of
 from tailorbird.schema.feature import FeaturesPut
 from tailorbird.schema.item import ItemDeleted, ItemPatched, ItemsPut, patched
-from tailorbird.schema.profile import Profile
+from tailorbird.schema.profile import Profile, identifier_of
 from tailorbird.schema.records import (
     ConsentChanged,
+    IdentityRulesPut,
+    LinkDeclared,
     LinkRevoked,
     LogRecord,
     OwnerForgotten,
     PlacementDeleted,
     PlacementPut,
+    SuggestionRejected,
     Suppressed,
     decode,
 )
@@ -57,6 +64,7 @@ class Fold:
         self._secret = secret
         self._log = log
         self._resolver = Resolver(world, secret, observer)
+        self._hints = Hints(world, secret)
         self._attribution = Attribution(world, secret, self._find_decision, observer)
         self._membership = Membership(world)
         self._behaviour = Behaviour(world.vocabulary, world.catalogue, world.features, STEPS_BACK)
@@ -77,6 +85,9 @@ class Fold:
             SegmentPut: self._segment_put,
             SegmentDeleted: self._segment_deleted,
             SegmentChanged: self._segment_changed,
+            IdentityRulesPut: self._identity_rules_put,
+            LinkDeclared: self._link_declared,
+            SuggestionRejected: self._suggestion_rejected,
         }
 
     def apply(self, record: Record) -> None:
@@ -126,13 +137,15 @@ class Fold:
         segments = world.segments
         if t > segments.event_time:
             segments.event_time, segments.event_received = t, logged.r
-        profile = self._resolve(event, t)
+        profile = self._resolve(offset, event, t)
         name = name_of(event)
         about = self._behaviour.about(event)
         self._observer.event(logged, event, name, None if profile is None else profile.id)
         if profile is not None:
             _mark_version(profile, offset)
             traits = self._behaviour.declare(profile, event, logged)
+            if profile.hints or _has_hint(event):
+                self._hints.take(profile, event, t)
             self._observe(profile, event, (name, t), about)
             if segments.declared:
                 touched = Touched(self._behaviour.codes_of(name, about), traits, event.user_id is not None, t)
@@ -140,19 +153,29 @@ class Fold:
         if name in EXPOSURES or name in world.goals:
             self._attribute(profile, name, t, Facts(event.properties or {}, set(about.items)))
 
-    def _resolve(self, event: Event, t: float) -> Profile | None:
-        seen = Seen(event.type, event.message_id, t)
-        anonymous_id, user_id = known(event.anonymous_id), known(event.user_id)
-        if event.type == "alias" and user_id is not None:
-            previous_id = known(event.previous_id)
-            if previous_id is not None:
+    def _resolve(self, offset: int, event: Event, t: float) -> Profile | None:
+        rules, count = self.world.identity, self.world.count
+        seen = Seen(event.type, event.message_id, t, offset)
+        if event.type != "alias" and event.anonymous_id is not None and not names_more(event):
+            # Nearly all events: nothing else is to be resolved.
+            device = identifier_of("anonymous_id", event.anonymous_id)
+            if event.user_id is not None:
+                profile = self._resolver.signed_in(identifier_of("user_id", event.user_id), device, seen)
+                if profile is not None:
+                    return profile
+            elif rules.blocks("anonymous_id", event.anonymous_id):
+                count("identity.blocked.anonymous_id")
+                return None
+            else:
+                return self._resolver.anonymous(device, seen)
+        if event.type == "alias":
+            user_id, previous_id = (
+                rules.known("user_id", event.user_id),
+                rules.known("user_id", event.previous_id),
+            )
+            if user_id is not None and previous_id is not None:
                 return self._resolver.alias(previous_id, user_id, seen)
-        profile = self._resolver.resolve(anonymous_id, user_id, seen)
-        if event.type == "identify" and event.traits and profile is not None:
-            email = event.traits.get("email")
-            if isinstance(email, str) and known(email) is not None:
-                self._resolver.attach(profile, f"email:{email.strip().lower()[:320]}", seen)
-        return profile
+        return self._resolver.resolve(names_in(event, rules, count), seen)
 
     def _observe(self, profile: Profile, event: Event, when: tuple[str, float], about: About) -> None:
         """Count an event in the visitor's record and, where it is about items, in the rankers."""
@@ -256,6 +279,8 @@ class Fold:
         self._observer.consented(change, profile.id)
         _mark_version(profile, offset)
         change_consent(profile, change.consent)
+        if profile.consent.get(PURPOSE) is not True:
+            self._hints.forget(profile)
         self._membership.changed(profile, Reason(offset, change.r))
 
     def _suppressed(self, _offset: int, record: Suppressed) -> None:
@@ -276,8 +301,30 @@ class Fold:
         else:
             self.world.segments.announced(change)
 
-    def _owner_forgotten(self, _offset: int, record: OwnerForgotten) -> None:
-        self._resolver.forget_owner(record.anonymous_id)
+    def _identity_rules_put(self, _offset: int, record: IdentityRulesPut) -> None:
+        self.world.put_identity_rules(record.rules)
+
+    def _link_declared(self, offset: int, record: LinkDeclared) -> None:
+        world, pair = self.world, pair_of(*record.identifiers)
+        if record.needs_review or record.confidence < world.identity.stated.confidence_min:
+            if not world.suggestions.suggest(pair, Suggestion(record.source, record.confidence, record.t)):
+                world.count("identity.suggestions_refused")
+            return
+        if self._resolver.declare(pair, Seen("declared", record.source, record.t, offset)):
+            found = by_identifier(world, pair[0])
+            assert found is not None, "it was linked a moment ago"
+            _mark_version(found, offset)
+            world.suggestions.settle(*pair)
+
+    def _suggestion_rejected(self, _offset: int, record: SuggestionRejected) -> None:
+        self.world.suggestions.reject(pair_of(*record.identifiers), record.r)
+
+    def _owner_forgotten(self, offset: int, record: OwnerForgotten) -> None:
+        for kind, value in (("anonymous_id", record.anonymous_id), ("device_id", record.device_id)):
+            if value:
+                name = identifier_of(kind, value)
+                is_boundary = record.is_boundary and kind == "anonymous_id"
+                self._resolver.forget_owner(name, offset, is_boundary=is_boundary)
 
     def _find_decision(self, offset: int) -> LoggedDecision | None:
         record = self._log.get(offset)
@@ -292,3 +339,8 @@ def _mark_version(profile: Profile, offset: int) -> None:
     if profile.founded < 0:
         profile.founded = offset
     profile.version = offset
+
+
+def _has_hint(event: Event) -> bool:
+    context = event.context
+    return context is not None and (context.fingerprint is not None or context.external_ids is not None)

@@ -46,6 +46,11 @@ class EventContext(msgspec.Struct, frozen=True, rename="camel", gc=False):
     screen: Any = None
     app: Any = None
     network: Any = None
+    external_ids: Any = None
+    """A list of `{id, type, collection, encoding}`; read by `live.identifiers`, which passes over what is
+    none."""
+    fingerprint: Any = None
+    """A text that may recognize a device: a hint, read only with consent."""
 
 
 class Event(msgspec.Struct, frozen=True, rename="camel", gc=False):

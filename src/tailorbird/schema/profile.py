@@ -83,6 +83,12 @@ class Profile(msgspec.Struct, omit_defaults=True, gc=False):
     """Distinct values by code and tile: see `features.distinct`."""
     computed: dict[str, float] = {}
     """Computed attributes, as last computed."""
+    groups: list[str] = []
+    """Accounts that the person belongs to, as `group` says; the last joined is last."""
+    refused: dict[str, int] = {}
+    """By rule, how often an identifier that came with the person's was not joined to them."""
+    hints: list[str] = []
+    """Keyed hashes of the fingerprints seen with consent."""
     purchases: dict[str, float] = {}
     """Item to time of the last purchase, oldest first."""
     placements: dict[str, AtPlacement] = {}

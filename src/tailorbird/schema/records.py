@@ -7,6 +7,7 @@ import msgspec
 from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.events import LoggedEvent, LoggedOutcome
 from tailorbird.schema.feature import FeaturesPut
+from tailorbird.schema.identity import IdentityRules
 from tailorbird.schema.item import ItemDeleted, ItemPatched, ItemsPut
 from tailorbird.schema.placement import Placement
 from tailorbird.schema.segment import SegmentChanged, SegmentDeleted, SegmentPut
@@ -45,11 +46,16 @@ class Suppressed(msgspec.Struct, frozen=True, tag_field="k", tag="suppress"):
 class OwnerForgotten(msgspec.Struct, frozen=True, tag_field="k", tag="owner_forgotten"):
     """Stands where an erased person first signed in on a device that other people use, too.
 
-    Without it the device would become one of theirs, with what was done on it signed out.
+    Without it the device would become one of theirs, with what was done on it signed out. A later one stands
+    where they signed in and took over what was done before.
     """
 
     r: float
     anonymous_id: str
+    """Empty where only the other identifier of the device is meant."""
+    device_id: str = ""
+    is_boundary: bool = False
+    """Whether what is done signed out after it is told from what was done before."""
 
 
 class LinkRevoked(msgspec.Struct, frozen=True, tag_field="k", tag="revoke_link"):
@@ -61,6 +67,34 @@ class LinkRevoked(msgspec.Struct, frozen=True, tag_field="k", tag="revoke_link")
     r: float
     identifiers: tuple[str, str]
     is_lifted: bool = False
+
+
+class IdentityRulesPut(msgspec.Struct, frozen=True, tag_field="k", tag="identity_rules"):
+    """The rules of identity for what comes after it."""
+
+    r: float
+    rules: IdentityRules
+
+
+class LinkDeclared(msgspec.Struct, frozen=True, tag_field="k", tag="declare_link"):
+    """Two identifiers (`type:value`) that somebody declares to be one person's.
+
+    With less confidence than the rules ask for, or where it `needs_review`, it is a suggestion.
+    """
+
+    r: float
+    t: float
+    identifiers: tuple[str, str]
+    source: str
+    confidence: float = 1.0
+    needs_review: bool = False
+
+
+class SuggestionRejected(msgspec.Struct, frozen=True, tag_field="k", tag="reject_suggestion"):
+    """Two identifiers that somebody looked at and says are two people's: not to be suggested again."""
+
+    r: float
+    identifiers: tuple[str, str]
 
 
 LogRecord = (
@@ -80,6 +114,9 @@ LogRecord = (
     | SegmentPut
     | SegmentDeleted
     | SegmentChanged
+    | IdentityRulesPut
+    | LinkDeclared
+    | SuggestionRejected
 )
 
 KINDS: dict[type, int] = {
@@ -99,6 +136,9 @@ KINDS: dict[type, int] = {
     SegmentPut: 20,
     SegmentDeleted: 21,
     SegmentChanged: 22,
+    IdentityRulesPut: 13,
+    LinkDeclared: 14,
+    SuggestionRejected: 15,
 }
 """The number by which a frame of the log names its record. Numbers are never given out again."""
 
