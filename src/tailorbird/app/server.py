@@ -41,7 +41,7 @@ from tailorbird.schema.segment import RuleSegment, SegmentPut
 
 logger = logging.getLogger("tailorbird")
 
-_BASE_MIB = 240  # The process before any profile: interpreter, NumPy, Numba, Arrow, filters of message ids.
+_BASE_MIB = 255  # Before any profile: interpreter, NumPy, Numba, Arrow, features, filters of message ids.
 _CACHE_SHARE = 0.45  # Of the rest; what waits for a commit, and the commit's copies, take what is left.
 _CACHE_MIB_MIN = 32
 _SHUTDOWN_SECONDS = 5
