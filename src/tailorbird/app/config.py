@@ -49,8 +49,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How often models are fitted to the installation's own past; 0: only when asked."""
     computed: tuple[ComputedAttribute, ...] = (Engagement(), Churn(), LifetimeValue())
     """Attributes that models compute of people."""
-    clusters: ClusterSettings | None = KMeans()
-    """How segments are looked for that nobody declared; in JSON null, for none."""
+    clusters: ClusterSettings | Literal["off"] = KMeans()
+    """How segments are looked for that nobody declared."""
     feature_vectors: Literal["sampled", "every"] = "sampled"
     """For which personalized decisions all variables are read, and a digest of them logged."""
     feature_sample: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.01

@@ -183,7 +183,10 @@ def serve(engine: Engine, config: Config, keys: Keys) -> None:
     learner = Learner(
         engine,
         LearnSettings(
-            config.computed, config.clusters, config.learn_every_hours, engine.options.gpc_opts_out
+            config.computed,
+            None if config.clusters == "off" else config.clusters,
+            config.learn_every_hours,
+            engine.options.gpc_opts_out,
         ),
     )
     routes = table(
