@@ -265,14 +265,16 @@ def _clusters(
     some = present._replace(ids=[present.ids[person] for person in chosen])
     world = present.world
     try:
-        matrix = (
-            np.concatenate([rows for _, rows in _matrices(some, at)])
-            if some.ids
-            else np.zeros((0, 1), np.float32)
-        )
-        names = world.features.reading.names
+        program = world.features.reading
+        columns = list(program.tellable)
+        parts = [rows[:, columns] for _, rows in _matrices(some, at)]
+        matrix = np.concatenate([np.zeros((0, len(columns)), np.float32), *parts])
         return fit_clusters(
-            np.nan_to_num(matrix, nan=0.0), names, request.clusters, generator, world.clusters.model
+            np.nan_to_num(matrix, nan=0.0),
+            [program.names[slot] for slot in columns],
+            request.clusters,
+            generator,
+            world.clusters.model,
         )
     except InvalidInputError as error:
         skipped["clusters"] = str(error)

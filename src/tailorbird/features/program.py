@@ -7,7 +7,8 @@ a mean of nothing, a time since what never happened.
 
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Sequence as Many
 from typing import Any, NamedTuple
 
 import msgspec
@@ -37,12 +38,13 @@ from tailorbird.features.union import add
 from tailorbird.features.vocabulary import CATEGORY, EVENT, FACET, KINDS, Vocabulary
 from tailorbird.hashing import token
 from tailorbird.schema.events import Event
-from tailorbird.schema.feature import Feature, FeatureConfig, FeaturesPut, Prior
+from tailorbird.schema.feature import Feature, FeatureConfig, FeaturesPut, LocalTime, Prior, Sequence
 from tailorbird.schema.profile import Profile
 
 Vector = NDArray[np.float32]
 Refuses = Callable[[str], bool]
 
+_BUCKET = "_bucket_"
 DEFAULT_PURPOSE = "personalization"
 _CELLS_PER_EVENT_MAX = 256
 _NEWEST_MAX = 10_000  # Names of events whose newest time is kept; anybody can make names up.
@@ -63,6 +65,8 @@ class Program:
         names: The variables, in the order of the vector.
         index: Their places by name.
         slots_of: The places of each definition's variables, by its name.
+        tellable: The places of those that mean something in words: no bucket of hashed values, no number that
+            stands for an event's name, no hour of the clock.
         purposes: What each is for; refused, it is missing.
         needs: What has to be counted and kept for them, by name: with other needs the log is folded again.
         version: Names the layout: vectors of different versions do not mix.
@@ -108,7 +112,7 @@ class Program:
 
     # --- compiling ----------------------------------------------------------------------------------
 
-    def _built(self, definitions: Sequence[Feature], vocabulary: Vocabulary) -> Builder:
+    def _built(self, definitions: Many[Feature], vocabulary: Vocabulary) -> Builder:
         builder = Builder(vocabulary)
         if self.put.definitions:
             builder.needs.append(f"early {msgspec.json.encode(self.put.config.early_events).decode()}")
@@ -124,6 +128,16 @@ class Program:
             first = len(builder.names)
             add(definition, builder, others)
             self.slots_of[definition.name] = tuple(range(first, len(builder.names)))
+        without_words = (Sequence, LocalTime)
+        untold = {
+            slot
+            for definition in definitions
+            if isinstance(definition, without_words)
+            for slot in self.slots_of[definition.name]
+        }
+        self.tellable = tuple(
+            slot for slot, name in enumerate(builder.names) if slot not in untold and _BUCKET not in name
+        )
         return builder
 
     def _presumed(self, prior: Prior, place: int, builder: Builder) -> Presumed:
@@ -400,7 +414,7 @@ def _firsts(codes: list[int]) -> NDArray[np.int32]:
     return np.searchsorted(codes, np.arange(max(codes, default=-1) + 2)).astype(np.int32)
 
 
-def _table(rows: Sequence[tuple[int, ...]], width: int) -> NDArray[np.int32]:
+def _table(rows: Many[tuple[int, ...]], width: int) -> NDArray[np.int32]:
     return np.array(rows, np.int32).reshape(-1, width)
 
 
