@@ -349,7 +349,8 @@ class Program:
                 if out[slot] != out[slot]:
                     out[slot] = distinct.estimate(profile.sketches.get(code, {}), window, at)[0]
             for slot, attribute in self._computed:
-                out[slot] = profile.computed.get(attribute, np.nan)
+                computed = profile.computed.get(attribute)
+                out[slot] = np.nan if computed is None else computed.value
         state = None if profile is None else profile.state
         zone = 0.0 if state is None else kernels.cell_value(state, int(self._marks[kernels.ZONE_KEY]))
         if event is not None:
