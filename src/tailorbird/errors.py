@@ -8,7 +8,7 @@ TailorbirdError
 ├── ConflictError          the thing changed, or is busy (409)
 ├── OverloadedError        retry after a while (429)
 ├── StorageError           the disk refused; retry after a while (503)
-├── CorruptLogError        bytes on disk do not match their checksum
+├── CorruptLogError        bytes on disk do not match their checksum, or cannot be read
 └── ConfigurationError     start-up stops: the file, key and rule are named (exit code 2)
 """
 
@@ -90,7 +90,7 @@ class StorageError(TailorbirdError):
 
 
 class CorruptLogError(TailorbirdError):
-    """Bytes on disk do not match their checksum."""
+    """Bytes on disk do not match their checksum, or are not what they should be."""
 
 
 class ConfigurationError(TailorbirdError):

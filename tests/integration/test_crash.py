@@ -239,6 +239,13 @@ def _state(folder):
     return sorted((folder / "state").glob("*.db"))[-1]
 
 
+def _rot(folder, right, wrong):
+    state = _state(folder)
+    content = state.read_bytes()
+    assert right in content
+    state.write_bytes(content.replace(right, wrong))
+
+
 def test_a_state_folder_that_is_gone_is_folded_again_from_the_log(folder, lived_in):
     shutil.rmtree(folder / "state")
     with Server(folder) as server, Api(server) as api:
@@ -277,10 +284,7 @@ def test_a_damaged_state_is_folded_again_from_the_log(folder, lived_in, damage):
 
 
 def test_bit_rot_in_a_profile_stops_writing_and_a_restart_mends_it(folder, lived_in):
-    state = _state(folder)
-    content = state.read_bytes()
-    assert b"\xa3pro" in content  # The trait `plan`, in MessagePack.
-    state.write_bytes(content.replace(b"\xa3pro", b"\xa3\xffro"))
+    _rot(folder, b"\xa4plan\xa3pro", b"\xa4plan\xa3\xffro")  # A trait of a profile, in MessagePack.
     event = _event("rotten", "w-0", "Page Opened", {})
     with Server(folder) as server, Api(server) as api:
         for _ in range(2):
@@ -297,6 +301,35 @@ def test_bit_rot_in_a_profile_stops_writing_and_a_restart_mends_it(folder, lived
         assert profile["traits"]["plan"] == "pro"
         assert profile["features"]["page_opened_count"] == 1
     assert_rebuilt_the_same(folder)
+
+
+def test_bit_rot_in_what_is_declared_is_folded_again_at_the_start(folder, lived_in):
+    # A category that declared features encode; among profiles it is the value of a trait.
+    _rot(folder, b"\xa3pro", b"\xa3\xffro")
+    with Server(folder) as server, Api(server) as api:
+        assert _known(api) == lived_in[1]
+    assert_rebuilt_the_same(folder)
+
+
+def test_bit_rot_that_the_pass_over_all_segments_meets_is_folded_again_beside_the_traffic(folder):
+    with Server(folder) as server, Api(server) as api:
+        api.admin.put("/admin/v1/segments/pros", json={"rule": "profile.plan == 'pro'"}).raise_for_status()
+        assert _within_seconds(20.0, lambda: "pros" in api.profile("user_id:w-0")["segments"])
+    _rot(folder, b"\xa4plan\xa3pro", b"\xa4plan\xa3\xffro")
+    with Server(folder) as server, Api(server) as api:
+        assert _within_seconds(
+            20.0, lambda: api.admin.get("/admin/v1/profiles/user_id:w-0").status_code == 200
+        )
+        assert api.profile("user_id:w-0")["traits"]["plan"] == "pro"
+        api.send(_event("rotten", "w-0", "Page Opened", {}))
+    assert_rebuilt_the_same(folder)
+
+
+def _within_seconds(seconds, holds):
+    ends = time.monotonic() + seconds
+    while not holds() and time.monotonic() < ends:
+        time.sleep(0.1)
+    return holds()
 
 
 @pytest.mark.parametrize("cut", [1, 7, 40, 200])

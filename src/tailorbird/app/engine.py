@@ -204,12 +204,19 @@ class Engine:
             state = SqliteState(self._state_files.current(), TABLES)
             self._state_files.keep_only_newest()
             if state.offset <= self.log.end:
-                return self.new_world(state)
+                return self._world_of(state)
             logger.error("the state is ahead of the log; it is folded again from the log")
             state.close()
         except CorruptLogError as error:
             logger.error("%s; the state is folded again from the log", error)  # noqa: TRY400
         return self.new_world(SqliteState(self._state_files.next(), TABLES))
+
+    def _world_of(self, state: SqliteState) -> World:
+        try:
+            return self.new_world(state)
+        except CorruptLogError:
+            state.close()
+            raise
 
     # --- writing ------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import asyncio
 import logging
 
 from tailorbird.app.engine import Engine
-from tailorbird.errors import OverloadedError, StorageError
+from tailorbird.errors import CorruptLogError, OverloadedError, StorageError
 from tailorbird.limits import SEGMENT_PASS_SECONDS, SEGMENT_PASS_SHARE
 from tailorbird.live.facts import evaluated, last_known, places_at
 from tailorbird.live.profiles import suppression_hash
@@ -61,13 +61,24 @@ class SegmentPass:
                 await self.run_once()
             except StorageError as error:
                 logger.error("a pass over all segments failed and is tried again: %s", error)  # noqa: TRY400
+            except CorruptLogError as error:
+                await self._fold_again(error)
             took = elapsed() - started
             next_due = elapsed() + max(SEGMENT_PASS_SECONDS, took / SEGMENT_PASS_SHARE)
+
+    async def _fold_again(self, error: CorruptLogError) -> None:
+        """Mend a state that cannot be read: whoever passes over everybody finds it before anybody asks."""
+        logger.error("%s; the state is folded again from the log", error)
+        try:
+            await self._engine.refold()
+        except StorageError as refusal:
+            logger.error("the state cannot be folded again yet: %s", refusal)  # noqa: TRY400
 
     async def run_once(self) -> int:
         """Evaluate everybody; return how many came or went.
 
         Raises:
+            CorruptLogError: Somebody's profile cannot be read.
             StorageError: The disk refused.
         """
         engine = self._engine

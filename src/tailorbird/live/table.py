@@ -9,6 +9,9 @@ time, and one that is about to change is encoded first (copy before write).
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
+import msgspec
+
+from tailorbird.errors import CorruptLogError
 from tailorbird.stores.state import Change, StateStore
 
 T = TypeVar("T")
@@ -20,7 +23,10 @@ _NOTHING_SIZE = 200  # A key, and that nothing is under it.
 
 
 class Table(Generic[T]):
-    """Values of one table by key."""
+    """Values of one table by key.
+
+    Whatever reads raises `CorruptLogError` where the store holds bytes that are no such value.
+    """
 
     def __init__(
         self,
@@ -71,7 +77,7 @@ class Table(Generic[T]):
             # Who is new is asked for more than once; the second time the disk need not be.
             self._keep(key, None, _NOTHING_SIZE)
             return None
-        value = self._decode(payload)
+        value = self._decoded(payload)
         self._keep(key, value, self._bytes_of(value, payload))
         return value
 
@@ -80,7 +86,7 @@ class Table(Generic[T]):
         if key in self._cache:
             return self._cache[key]
         payload = self._store.get(self.name, key)
-        return None if payload is None else self._decode(payload)
+        return None if payload is None else self._decoded(payload)
 
     def unwritten(self) -> list[str]:
         """Return the keys of what the store may not hold yet, in order."""
@@ -125,7 +131,7 @@ class Table(Generic[T]):
         fresh = {key for key in (self._dirty | self._pending | self._committing) if key.startswith(prefix)}
         for key, payload in self._store.scan(self.name, prefix):
             if key not in fresh:
-                yield key, self._decode(payload)
+                yield key, self._decoded(payload)
         for key in sorted(fresh):
             value = self._cache[key]
             if value is not None:
@@ -173,6 +179,13 @@ class Table(Generic[T]):
         self._dirty |= self._committing | self._pending | {change.key for change in self._changes}
         self._committing, self._pending, self._changes = set(), set(), []
         self._full_bytes = 0
+
+    def _decoded(self, payload: bytes) -> T:
+        try:
+            return self._decode(payload)
+        except (msgspec.MsgspecError, ValueError) as error:
+            # Not which key: it may name a person, and messages are logged.
+            raise CorruptLogError(f"state, table {self.name}: a value cannot be read: {error}") from error
 
     def _encode_one(self, key: str) -> None:
         self._pending.discard(key)
