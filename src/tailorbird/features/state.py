@@ -233,6 +233,8 @@ def _claim_cell(state, key):  # type: ignore[no-untyped-def]  # noqa: ANN001, AN
 @njit("b1(f8[::1], i4[::1], f8[:, ::1])", cache=True, nogil=True)
 def _has_cell_room(state, surroundings, cells):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Return whether the record has room for the cells that are not there yet."""
+    if int(state[CELLS]) + len(surroundings) + len(cells) <= int(state[CELL_ROOM]):
+        return True  # Whichever of them are new.
     missing = 0
     for key in surroundings:
         missing += 1 if find_cell(state, key) < 0 else 0
@@ -382,6 +384,8 @@ def _touch(state, item, event):  # type: ignore[no-untyped-def]  # noqa: ANN001,
 @njit("b1(f8[::1], i4[::1])", cache=True, nogil=True)
 def _has_room(state, codes):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Return whether the record has room for the counters that an event still lacks."""
+    if int(state[COUNTERS]) + len(codes) <= int(state[COUNTER_ROOM]):
+        return True  # Whichever of them are new.
     missing = 0
     for code in codes:
         missing += 1 if find_counter(state, code) < 0 else 0

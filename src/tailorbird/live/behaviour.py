@@ -63,16 +63,17 @@ class Behaviour:
 
     def about(self, event: Event) -> About:
         """Return what an event is about."""
-        about = About([], [], [])
+        about, program = About([], [], []), self.program
         properties = event.properties
         if properties:
-            self._read_line(properties, about)
+            own_facets = program.own_facets
+            self._read_line(properties, own_facets, about)
             products = properties.get("products")
             if isinstance(products, list):
                 for line in products[:_PRODUCTS_MAX]:
                     if isinstance(line, dict):
-                        self._read_line(line, about)
-        for name, read in self.program.facet_paths:
+                        self._read_line(line, own_facets, about)
+        for name, read in program.facet_paths:
             value = read(event)
             if value is not None:
                 _add_facets(about.facets, name, value)
@@ -122,7 +123,7 @@ class Behaviour:
             _observe_purchase(profile, event.properties or {}, about.items, t)
         return self._before[:steps]
 
-    def _read_line(self, line: dict[str, Any], about: About) -> None:
+    def _read_line(self, line: dict[str, Any], own_facets: tuple[str, ...], about: About) -> None:
         """Add what one line of an order, or an event itself, is about."""
         key = text_in(line, _ITEM_FIELDS)
         category = line.get("category")
@@ -137,7 +138,7 @@ class Behaviour:
             category = category[:_CATEGORY_LENGTH_MAX]
             if category and category not in about.categories:
                 about.categories.append(category)
-        for facet in self.program.own_facets:
+        for facet in own_facets:
             value = line.get(_FACET_FIELDS[facet])
             if value is None and item is not None:
                 value = list(item.tags) if facet == "tag" else item.attributes.get(_FACET_FIELDS[facet])
@@ -220,6 +221,8 @@ def text_in(values: dict[str, Any], names: tuple[str, ...]) -> str | None:
     """Return the first of `names` that holds a text or a whole number."""
     for name in names:
         value = values.get(name)
+        if value is None:
+            continue  # Nearly all: an event has one of them at most.
         if isinstance(value, str) and value:
             return value[:500]
         if isinstance(value, int) and not isinstance(value, bool):
