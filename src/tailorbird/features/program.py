@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from tailorbird.features import distinct, kernels
 from tailorbird.features.affinity import AFFINE_WIDTH, OWN_FACETS
 from tailorbird.features.base import CATEGORY_FACET, SINCE, Builder, Keep, Presumed, Sketched, Update
-from tailorbird.features.cells import SurroundingCells, cell_buffers
+from tailorbird.features.cells import Encoded, SurroundingCells
 from tailorbird.features.paths import matches, reader, texts_of
 from tailorbird.features.scalars import SCALARS
 from tailorbird.features.sensitive import SensitiveList, check_path, check_reads
+from tailorbird.features.sheet import Sheet
 from tailorbird.features.state import (
     KEEP_LAST,
     SET,
@@ -46,7 +47,6 @@ Refuses = Callable[[str], bool]
 
 _BUCKET = "_bucket_"
 DEFAULT_PURPOSE = "personalization"
-_CELLS_PER_EVENT_MAX = 256
 _NEWEST_MAX = 10_000  # Names of events whose newest time is kept; anybody can make names up.
 
 
@@ -108,7 +108,6 @@ class Program:
         self._facet_table = np.full((0, 2), -1, np.int32)
         self._category_table = np.full((0, 2), -1, np.int32)
         self._newest: dict[str, float] = {}
-        self._cell_buffers = cell_buffers(_CELLS_PER_EVENT_MAX)
 
     # --- compiling ----------------------------------------------------------------------------------
 
@@ -203,71 +202,46 @@ class Program:
 
     # --- folding ------------------------------------------------------------------------------------
 
-    def count(
-        self, event: Event, name: str, codes: NDArray[np.int32], amounts: NDArray[np.float64], at: int
-    ) -> int:
-        """Write what an event adds to counters behind `at`; return where that ends."""
+    def count(self, event: Event, name: str, sheet: Sheet) -> None:
+        """Write what an event adds to counters to its sheet."""
         plan = self._plans.get(name)
         if plan is None:
-            return at
+            return
         for update in plan.updates:
             if update.where and not matches(event, update.where):
                 continue
             amount = 1.0 if update.read is None else update.read(event)
-            if amount is not None and at < len(codes):
-                codes[at], amounts[at] = update.code, amount
-                at += 1
-        return at
+            if amount is not None:
+                sheet.count(update.code, amount)
 
-    def keep(self, profile: Profile, event: Event, name: str, t: float) -> None:
-        """Put what an event says into the profile's cells and sketches; its session is counted already."""
+    def keep(self, profile: Profile, event: Event, name: str, t: float, sheet: Sheet) -> None:
+        """Write what an event says to cells to its sheet, and put it into the profile's sketches."""
         plan = self._plans.get(name, self._common)
         self._note_time(name, t)
-        size = 0
-        if event.context is not None:
-            size = self._surroundings.write(event, t, self._cell_buffers)
         for made in plan.keeps:
             if made.where and not matches(event, made.where):
                 continue
             value = made.encode(event, t)
-            if value is not None and size < _CELLS_PER_EVENT_MAX:
-                size = self._buffer(size, made.key, made.mode, value, t)
+            if value is not None:
+                sheet.keep(made.key, made.mode, value, t)
         for sketched in plan.sketches:
             if not sketched.where or matches(event, sketched.where):
                 values = texts_of(sketched.read(event))
                 if values:
-                    size = self._sketch(profile, sketched, values, t, size)
-        if size:
-            self._write(profile, size)
+                    _sketch(profile, sketched, values, t, sheet)
+
+    def surroundings(self, event: Event, t: float) -> Encoded:
+        """Return the cells of an event's surroundings."""
+        return self._surroundings.encoded(event, t)
 
     def _note_time(self, name: str, t: float) -> None:
         newest = self._newest
         if t > newest.get(name, -math.inf) and (name in newest or len(newest) < _NEWEST_MAX):
             newest[name] = t
 
-    def _buffer(self, size: int, key: int, mode: int, value: float, stamp: float) -> int:
-        keys, modes, values, stamps = self._cell_buffers
-        keys[size], modes[size], values[size], stamps[size] = key, mode, value, stamp
-        return size + 1
-
-    def _write(self, profile: Profile, size: int) -> None:
-        keys, modes, values, stamps = self._cell_buffers
-        while not keep(profile.state, keys[:size], modes[:size], values[:size], stamps[:size]):
-            profile.state = grown_cells(profile.state)
-
-    def _sketch(self, profile: Profile, sketched: Sketched, values: list[str], t: float, size: int) -> int:
-        """Add values to sketches, their estimates to the cells to be written; return how many there are."""
-        tiles = profile.sketches.get(sketched.code)
-        if tiles is None:
-            tiles = profile.sketches[sketched.code] = {}
-        for window, key in sketched.keys:
-            changed = distinct.add(tiles, window, values, t)
-            if changed is not None and size < _CELLS_PER_EVENT_MAX:
-                size = self._buffer(size, key, SET, *changed)
-        return size
-
     def _set(self, profile: Profile, key: int, value: float, stamp: float, mode: int = SET) -> None:
-        self._write(profile, self._buffer(0, key, mode, value, stamp))
+        while not keep(profile.state, key, mode, value, stamp):
+            profile.state = grown_cells(profile.state)
 
     def presume(self, profile: Profile, event: Event, t: float) -> None:
         """Give a person the affinities that are presumed of whom an event like this one comes from, once."""
@@ -407,6 +381,17 @@ class Program:
 
 
 _HASH_MASK = 0x7FFFFFFF
+
+
+def _sketch(profile: Profile, sketched: Sketched, values: list[str], t: float, sheet: Sheet) -> None:
+    """Add values to a profile's sketches, and write their estimates to the sheet."""
+    tiles = profile.sketches.get(sketched.code)
+    if tiles is None:
+        tiles = profile.sketches[sketched.code] = {}
+    for window, key in sketched.keys:
+        changed = distinct.add(tiles, window, values, t)
+        if changed is not None:
+            sheet.keep(key, SET, *changed)
 
 
 def _firsts(codes: list[int]) -> NDArray[np.int32]:

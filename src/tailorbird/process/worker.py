@@ -194,7 +194,7 @@ class Fold:
             return
         weight = weight_of(name)
         for place in range(len(items)):
-            index = indices.item(place)
+            index = indices[place]
             if index >= 0:
                 observe_item(world.popularity, world.covisitation, (index, t, weight), before)
 
