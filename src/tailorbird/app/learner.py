@@ -11,8 +11,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import sys
-import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -24,6 +22,7 @@ from tailorbird.app.engine import Engine
 from tailorbird.errors import ConflictError, StorageError
 from tailorbird.limits import ARTIFACTS_KEPT_MAX, LEARN_WRITES
 from tailorbird.live.model_segments import ModelSegments
+from tailorbird.measure.worker import begin_child
 from tailorbird.schema.clusters import ClusterModel, ClusterSettings, ClustersFound
 from tailorbird.schema.computed import AttributesComputed, ComputedAttribute, ComputedModel, ComputedValue
 
@@ -151,7 +150,7 @@ class Learner:
             }
         )
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(1, mp_context=context, initializer=_begin)
+        pool = ProcessPoolExecutor(1, mp_context=context, initializer=begin_child, initargs=(15,))
         try:
             answer = asyncio.wrap_future(pool.submit(_learn, question))
             content = await asyncio.wait_for(answer, LEARN_SECONDS_MAX)
@@ -224,20 +223,6 @@ def _end(process: int) -> None:
 
 
 # --- in the child -----------------------------------------------------------------------------------------
-
-
-def _begin() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # A terminal sends it to both.
-    if sys.platform != "win32":
-        os.nice(15)  # Whoever waits for a page goes first.
-    threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _learn(question: bytes) -> bytes | str:
