@@ -169,16 +169,22 @@ class Program:
             return slot if slot >= 0 else size - 1 - slot  # What stands aside comes behind the variables.
 
         series = sorted(builder.series_ops, key=lambda operation: operation[0])
-        self._series_firsts = _firsts([code for code, *_ in series])
-        self._series = _table([(place(slot), column) for _, slot, column, _ in series], 2)
-        self._scales = np.array([scale for *_, scale in series], np.float32)
         cells = sorted(builder.cell_ops, key=lambda operation: operation[0])
         self._cell_firsts = _firsts([key for key, *_ in cells])
         self._cells = _table([operation[1:] for operation in cells], 3)
-        self._affines = _table([tuple(affine) for affine in builder.affinities], AFFINE_WIDTH)
-        self._quotients = _table([tuple(map(place, quotient)) for quotient in builder.quotients], 3)
-        category = builder.dimensions.get(CATEGORY_FACET, -1)
-        self._marks = np.array([*builder.sequence, *builder.local_time, category], np.int32)
+        self._has_affinities = bool(builder.affinities)
+        self._layout = (
+            _firsts([code for code, *_ in series]),
+            _table([(place(slot), column) for _, slot, column, _ in series], 2),
+            np.array([scale for *_, scale in series], np.float32),
+            self._cell_firsts,
+            self._cells,
+            _table([tuple(affine) for affine in builder.affinities], AFFINE_WIDTH),
+            _table([tuple(map(place, quotient)) for quotient in builder.quotients], 3),
+            np.array([*builder.sequence, builder.dimensions.get(CATEGORY_FACET, -1)], np.int32),
+        )
+        """What `kernels.read_record` is told, in its order."""
+        self._local_time, self._zone_key = builder.local_time
         self._copies = [(slot, SCALARS.index(name)) for slot, name in builder.scalars]
         self._by_purpose = {
             purpose: np.array([slot for slot, other in enumerate(self.purposes) if other == purpose])
@@ -288,18 +294,9 @@ class Program:
         """
         out = self._blank.copy()
         state = new_state(at) if profile is None else profile.state
-        kernels.read_scalars(state, at, out)
-        kernels.read_series(state, at, self._series_firsts, self._series, self._scales, out)
-        kernels.read_cells(state, at, self._cell_firsts, self._cells, out)
-        if len(self._affines):
+        if self._has_affinities:
             self._note_words()
-            marks = int(self._marks[kernels.CATEGORY_DIMENSION])
-            kernels.read_affinities(
-                state, at, self._affines, self._facet_table, self._category_table, marks, out
-            )
-        if self._marks[kernels.SEQUENCE] >= 0:
-            kernels.read_sequence(state, at, self._marks, out)
-        kernels.read_quotients(self._quotients, out)
+        kernels.read_record(state, at, *self._layout, self._facet_table, self._category_table, out)
         for slot, scalar in self._copies:
             out[slot] = out[scalar]
         self._read_rest(profile, at, event, out)
@@ -340,11 +337,11 @@ class Program:
                 computed = profile.computed.get(attribute)
                 out[slot] = np.nan if computed is None else computed.value
         state = None if profile is None else profile.state
-        zone = 0.0 if state is None else kernels.cell_value(state, int(self._marks[kernels.ZONE_KEY]))
+        zone = 0.0 if state is None else kernels.cell_value(state, self._zone_key)
         if event is not None:
             zone = self._overlay(event, at, out, zone)
-        if self._marks[kernels.LOCAL_TIME] >= 0:
-            kernels.read_local_time(at, zone, int(self._marks[kernels.LOCAL_TIME]), out)
+        if self._local_time >= 0:
+            kernels.read_local_time(at, zone, self._local_time, out)
 
     def _overlay(self, event: Event, at: float, out: Vector, zone: float) -> float:
         """Write the surroundings that a request names.
@@ -355,7 +352,7 @@ class Program:
             value = made.encode(event, at)
             if value is None:
                 continue
-            if made.key == self._marks[kernels.ZONE_KEY]:
+            if made.key == self._zone_key:
                 zone = value
             elif made.key + 1 < len(self._cell_firsts):
                 for place in range(self._cell_firsts[made.key], self._cell_firsts[made.key + 1]):
