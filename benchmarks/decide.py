@@ -1,8 +1,9 @@
 """Decisions: one request with a variant placement and a list of ten from 100 candidates.
 
-    python -m benchmarks.decide [--json] [--fast] [--check]
+    python -m benchmarks.decide [--json] [--fast] [--check] [--features sampled|full|none]
 
-10,000 known profiles with the base features; the server has one core, the load generator the other.
+10,000 known profiles; the server has one core, the load generator the other. `--features`: all built-in
+ones are counted, and read whole for a sample of decisions (as installed) or for each (`full`); or none are.
 
     saturation      closed loop, 64 connections: the rate, and latencies with a full queue
     half_load       open loop at half that rate; a latency counts from when its request was due
@@ -36,6 +37,11 @@ from tailorbird.stores.segments import SegmentLog
 
 PATH = "/v1/decide"
 SAMPLE = 4_000
+CONFIGURATIONS = {
+    "sampled": "",
+    "full": 'feature_vectors = "every"\n',
+    "none": "[features]\ncatalogues = []\n",
+}
 
 
 class Plan(NamedTuple):
@@ -61,10 +67,12 @@ class Round(NamedTuple):
     checkpoint_seconds: float
 
 
-def measure(folder: Path, *, is_fast: bool) -> Figures:
+def measure(folder: Path, *, is_fast: bool, features: str) -> Figures:
     """Return every figure."""
     plan = FAST if is_fast else FULL
-    with serving(folder) as own, ExitStack() as stack:
+    config = folder / "tailorbird.toml"
+    config.write_text(CONFIGURATIONS[features])
+    with serving(folder, ("--config", str(config))) as own, ExitStack() as stack:
         declare(own, bodies.placements())
         seed(own, plan.visitors, plan.events_each)
         answer = _ask(own)
@@ -156,4 +164,4 @@ def _steps(folder: Path, figures: Figures) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main("decide", __doc__, measure)
+    main("decide", __doc__, measure, features=tuple(CONFIGURATIONS))

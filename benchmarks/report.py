@@ -8,6 +8,7 @@ import json
 import statistics
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,23 +21,29 @@ Figures = dict[str, Any]
 class Measure(Protocol):
     """Measures in an empty folder; what it returns may be nested."""
 
-    def __call__(self, folder: Path, /, *, is_fast: bool) -> Figures:
-        """Return figures by name."""
+    def __call__(self, folder: Path, /, *, is_fast: bool, **variants: str) -> Figures:
+        """Return figures by name; `variants` are what `main` was given choices of."""
 
 
-def main(name: str, doc: str | None, measure: Measure) -> None:
-    """Measure, print, and exit: 1 with `--check` where a budget is broken, else 0."""
+def main(name: str, doc: str | None, measure: Measure, **variants: Sequence[str]) -> None:
+    """Measure, print, and exit: 1 with `--check` where a budget is broken, else 0.
+
+    `variants` are further options, each with its choices, the first one by default.
+    """
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}", description=(doc or "").splitlines()[0]
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--fast", action="store_true", help="shorter runs, under a minute in all")
     parser.add_argument("--check", action="store_true", help="exit with 1 where a budget is broken")
+    for variant, choices in variants.items():
+        parser.add_argument(f"--{variant}", choices=choices, default=choices[0])
     options = parser.parse_args()
+    chosen = {variant: str(getattr(options, variant)) for variant in variants}
     with tempfile.TemporaryDirectory(prefix=f"tailorbird-{name}-") as folder:
         machine = describe(Path(folder))
-        figures = measure(Path(folder), is_fast=options.fast)
-    flags = [flag for flag in ("--json", "--fast", "--check") if flag in sys.argv]
+        figures = measure(Path(folder), is_fast=options.fast, **chosen)
+    flags = sys.argv[1:]
     document = {
         "benchmark": name,
         "command": " ".join(["python -m", f"benchmarks.{name}", *flags]),

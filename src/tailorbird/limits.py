@@ -99,6 +99,12 @@ DEADLINE_MS_MAX: Final = 5_000.0
 REFRESH_UPDATES: Final = 256  # Popularity is ranked again after so many counted events.
 
 # --- computed attributes ---
+LEARN_ROWS_MAX: Final = (
+    60_000  # People times cuts: 420 MiB of 1,700 variables; others are left out at random.
+)
+LEARN_PEOPLE_MAX: Final = 50_000  # That clusters are fitted to, as much.
+LEARN_WRITES: Final = 200  # People's values logged between two turns of the event loop: some 10 ms.
+ARTIFACTS_KEPT_MAX: Final = 30  # Files: a week of models, a megabyte each.
 COMPUTED_SEGMENTS_MAX: Final = 20  # Classes of one attribute; a marketer tells no more apart.
 COMPUTED_ROWS_MIN: Final = 200  # In each part of the time split: with fewer, chance beats baselines.
 COMPUTED_ROWS_MAX: Final = 200_000  # Learned from, the others left out at random: 0.8 GB at 1,000 features.

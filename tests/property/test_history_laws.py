@@ -220,20 +220,20 @@ class Again(Fold):
             self.apply_record(row["offset"], logged)
         elif row["what"] == "decision":
             decision = decode(KINDS[LoggedDecision], payload)
-            self._resolve(None, row["t"]).gpc |= decision.gpc
+            self._resolve(0, None, row["t"]).gpc |= decision.gpc
         elif row["what"] == "consent":
             self._consent_of(decode(KINDS[ConsentChanged], payload))
         elif row["what"] == "merge":
             older = self.world.profiles.change(row["profile"])
             merge_history(older, self.world.profiles.get(row["detail"]), self.world.features.counting)
 
-    def _resolve(self, _event: Event | None, t: float) -> Profile:
+    def _resolve(self, _offset: int, _event: Event | None, t: float) -> Profile:
         if self.world.profiles.get(self.profile) is None:
             self.world.profiles.put(self.profile, Profile(self.profile, "", new_state(t)))
         return self.world.profiles.change(self.profile)
 
     def _consent_of(self, change: ConsentChanged) -> None:
-        profile = self._resolve(None, change.r)
+        profile = self._resolve(0, None, change.r)
         profile.consent |= change.consent
         refused = {purpose for purpose, is_allowed in change.consent.items() if not is_allowed}
         kept = [purpose for purpose in profile.refusals if purpose not in change.consent]

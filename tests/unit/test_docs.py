@@ -145,7 +145,9 @@ def test_every_setting_is_documented_with_its_default():
     text = (GUIDES / "operations.md").read_text(encoding="utf-8")
     for field in msgspec.structs.fields(Config):
         default = (
-            f"`{json.dumps(field.default)}`" if not isinstance(field.default, msgspec.Struct) else "a table"
+            f"`{json.dumps(field.default)}`"
+            if not isinstance(field.default, msgspec.Struct | tuple)
+            else "a table"
         )
         assert f"| `{field.name}` | {default} |" in text, field.name
 

@@ -8,7 +8,7 @@ from tailorbird.clock import format_time
 from tailorbird.features.state import FIRST_SEEN, LAST_SEEN, recents
 from tailorbird.live.facts import members_at
 from tailorbird.live.profiles import holdout_position, primary_interest
-from tailorbird.live.variables import by_name
+from tailorbird.live.variables import by_name, cluster_of
 from tailorbird.live.world import ALL_PLACEMENTS, World
 from tailorbird.policies.base import PolicyState, trials
 from tailorbird.policies.mixing import mixed_for
@@ -47,7 +47,16 @@ def profile_view(world: World, secret: bytes, profile: Profile, at: float) -> di
             for link in profile.links
         ],
         "traits": profile.traits,
-        "computedAttributes": {},
+        "computedAttributes": {
+            key: {
+                "value": computed.value,
+                "segment": computed.segment,
+                "modelVersion": computed.model_version,
+                "at": format_time(computed.t),
+            }
+            for key, computed in sorted(profile.computed.items())
+        },
+        "cluster": _cluster(world, profile, at),
         "features": by_name(world, profile, at),
         "featureLayoutVersion": world.features.reading.version,
         "primaryInterest": primary_interest(world, profile),
@@ -89,6 +98,11 @@ def profile_view(world: World, secret: bytes, profile: Profile, at: float) -> di
             if key != ALL_PLACEMENTS
         },
     }
+
+
+def _cluster(world: World, profile: Profile, at: float) -> dict[str, Any] | None:
+    found = cluster_of(world, profile, at)
+    return None if found is None else {"id": found.id, "name": found.name, "description": found.description}
 
 
 def _recent_events(world: World, profile: Profile) -> list[dict[str, Any]]:

@@ -9,7 +9,10 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from tailorbird.app.learner import Account
 from tailorbird.policies.base import ArmSums
+from tailorbird.schema.clusters import Trial
+from tailorbird.schema.computed import ComputedAttribute, Importance, LossDifference, Metrics, Training
 from tailorbird.schema.decision import Step
 from tailorbird.schema.feature import Feature, FeatureConfig
 from tailorbird.schema.placement import Placement, Time
@@ -106,6 +109,53 @@ class PlacementsAnswer(Answer):
     """Every placement."""
 
     placements: list[Placement]
+
+
+class ModelAnswer(Answer):
+    """A fitted model with its account, without its trees."""
+
+    key: str
+    attribute: ComputedAttribute
+    version: str
+    is_accepted: bool
+    reason: str
+    metrics: Metrics
+    baseline: Metrics
+    difference: LossDifference
+    training: Training
+    importances: list[Importance]
+
+
+class FoundCluster(Answer):
+    """A model segment in words."""
+
+    id: str
+    name: str
+    size: int
+    share: float
+    description: str
+
+
+class ClustersAnswer(Answer):
+    """The clusters in force, and what was tried."""
+
+    version: int
+    people: int
+    silhouette: float | None
+    stability: float
+    unclustered: float
+    tried: list[Trial]
+    cautions: list[str]
+    clusters: list[FoundCluster]
+
+
+class ModelsAnswer(Answer):
+    """What was learned last."""
+
+    account: Account
+    is_learning: bool
+    models: list[ModelAnswer]
+    clusters: ClustersAnswer | None
 
 
 class FeaturesAnswer(Answer):
@@ -269,6 +319,23 @@ class SegmentPassage(Answer):
     message_id: str | None
 
 
+class ComputedAnswer(Answer):
+    """What a person was computed to be, by which model, as of when."""
+
+    value: float
+    segment: str | None
+    model_version: str
+    at: Time
+
+
+class ClusterAnswer(Answer):
+    """The model segment that a person is in."""
+
+    id: str
+    name: str
+    description: str
+
+
 class ProfileAnswer(Answer):
     """Everything that is known of a person."""
 
@@ -276,7 +343,8 @@ class ProfileAnswer(Answer):
     identifiers: list[IdentifierAnswer]
     links: list[LinkAnswer]
     traits: dict[str, Any]
-    computed_attributes: dict[str, Any]
+    computed_attributes: dict[str, ComputedAnswer]
+    cluster: ClusterAnswer | None
     features: dict[str, float]
     feature_layout_version: str
     primary_interest: str | None

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 
 import msgspec
 
-from tailorbird.app.computing import computed_models
+from tailorbird.app.computing import ATTRIBUTES, clusters_of, cuts_of, models_of, past_of
 from tailorbird.app.datasets import load
 from tailorbird.clock import format_time
 from tailorbird.errors import ConfigurationError
+from tailorbird.schema.clusters import ClusterModel, Trial
 from tailorbird.schema.computed import (
     ClassifierMetrics,
     ComputedAttribute,
@@ -37,6 +38,28 @@ class AttributeReport(msgspec.Struct, frozen=True, rename="camel"):
     model_version: str
 
 
+class ClusterReport(msgspec.Struct, frozen=True, rename="camel"):
+    """A segment that was found, in words."""
+
+    name: str
+    size: int
+    share: float
+    description: str
+
+
+class ClustersReport(msgspec.Struct, frozen=True, rename="camel"):
+    """The segments that customers fall into, without what tells them."""
+
+    people: int
+    silhouette: float | None
+    stability: float
+    """Mean adjusted Rand index with what resampled customers gave."""
+    unclustered: float
+    tried: tuple[Trial, ...]
+    cautions: tuple[str, ...]
+    clusters: tuple[ClusterReport, ...]
+
+
 class ComputeReport(msgspec.Struct, frozen=True, rename="camel"):
     """What `tailorbird compute --json` prints: the same for the same log and seed."""
 
@@ -44,6 +67,7 @@ class ComputeReport(msgspec.Struct, frozen=True, rename="camel"):
     notes: tuple[str, ...]
     features: int
     attributes: tuple[AttributeReport, ...]
+    segments: ClustersReport
 
 
 def run_compute(options: argparse.Namespace) -> int:
@@ -51,14 +75,18 @@ def run_compute(options: argparse.Namespace) -> int:
     shop = load(options.dataset)
     if options.dataset == "online-retail" and shop.name == "simulated":
         raise ConfigurationError(f"--dataset {options.dataset}: {shop.notes[0]}")
-    models = list(computed_models(shop, seed=options.seed))
+    past = past_of(shop, cuts_of(shop, ATTRIBUTES))
+    models = list(models_of(past, seed=options.seed))
+    clusters = clusters_of(past, options.seed)
     if options.json:
-        report = ComputeReport(shop.name, shop.notes, len(models[0].features), tuple(map(_report, models)))
+        told = tuple(map(_report, models))
+        report = ComputeReport(shop.name, shop.notes, len(models[0].features), told, _found(clusters))
         print(msgspec.json.encode(report).decode())
     else:
         print(f"Computed attributes on {shop.name}: {len(models[0].features)} features.")
         for model in models:
             print("\n".join(_told(model)))
+        print("\n".join(_told_clusters(clusters)))
     return 0 if all(model.is_accepted for model in models) else 1
 
 
@@ -100,6 +128,36 @@ def _told(model: ComputedModel) -> Iterator[str]:
     strongest = ", ".join(one.feature for one in model.importances[:3])
     yield f"  told most by {strongest}"
     yield f"  {'accepted' if model.is_accepted else 'NOT SERVED'}: {model.reason}"
+
+
+def _found(model: ClusterModel) -> ClustersReport:
+    return ClustersReport(
+        people=model.people,
+        silhouette=model.silhouette,
+        stability=model.stability,
+        unclustered=model.unclustered,
+        tried=model.tried,
+        cautions=model.cautions,
+        clusters=tuple(
+            ClusterReport(found.name, found.size, found.share, found.description) for found in model.clusters
+        ),
+    )
+
+
+def _told_clusters(model: ClusterModel) -> Iterator[str]:
+    yield ""
+    silhouette = "none" if model.silhouette is None else f"{model.silhouette:.2f}"
+    yield (
+        f"segments that customers fall into: {len(model.clusters)} of {model.people:,} people,"
+        f" silhouette {silhouette}, stability {model.stability:.2f}"
+    )
+    for trial in model.tried:
+        tried = "none" if trial.silhouette is None else f"{trial.silhouette:.2f}"
+        yield f"  tried {trial.parameter:>4g}: silhouette {tried}, stability {trial.stability:.2f}"
+    for found in model.clusters:
+        yield f"  {found.share:>4.0%}  {found.description}"
+    for caution in model.cautions:
+        yield f"  mind: {caution}"
 
 
 def _classifier_row(name: str, found: ClassifierMetrics) -> str:

@@ -24,6 +24,7 @@ from tailorbird.live.seen import key_of
 from tailorbird.live.variables import vector
 from tailorbird.live.world import TABLES, World
 from tailorbird.process.worker import Fold
+from tailorbird.schema.clusters import ClusterModel, KMeans
 from tailorbird.schema.computed import (
     Churn,
     ComputedAttribute,
@@ -34,6 +35,7 @@ from tailorbird.schema.computed import (
 from tailorbird.schema.events import Event, LoggedEvent
 from tailorbird.schema.feature import FeatureConfig, FeaturesPut
 from tailorbird.schema.profile import identifier_of
+from tailorbird.segment.clusters import fit as fit_clusters
 from tailorbird.segment.fitting import SEED, Snapshots, fit
 from tailorbird.segment.occurrences import Floats, Occurrences
 from tailorbird.segment.split import DAY_SECONDS, time_split
@@ -63,6 +65,8 @@ class Past(NamedTuple):
     snapshots: Snapshots
     until: float
     """Time of the last event: all that happened by then is known."""
+    tellable: list[int]
+    """The variables that mean something in words."""
 
 
 # --- rows ---------------------------------------------------------------------------------------------
@@ -77,10 +81,24 @@ def computed_models(
         InvalidInputError: The log has no customers, or is too short or too small to learn from.
     """
     wanted = tuple(attributes)
-    past = past_of(shop, cuts_of(shop, wanted))
-    for attribute in wanted:
+    yield from models_of(past_of(shop, cuts_of(shop, wanted)), wanted, seed)
+
+
+def models_of(
+    past: Past, attributes: Iterable[ComputedAttribute] = ATTRIBUTES, seed: int = SEED
+) -> Iterator[ComputedModel]:
+    """Yield the fitted model of each attribute on what is known of a shop's past; as `computed_models`."""
+    for attribute in attributes:
         occurrences = occurrences_of(past.acts, attribute)
         yield fit(attribute, past.snapshots, occurrences, past.until, seed)
+
+
+def clusters_of(past: Past, seed: int = SEED) -> ClusterModel:
+    """Return the segments that a shop's customers fall into, as they were at the latest cut."""
+    latest = past.snapshots.at(float(past.snapshots.cuts.max()))
+    matrix = np.nan_to_num(latest.matrix[:, past.tellable], nan=0.0)
+    names = [latest.names[slot] for slot in past.tellable]
+    return fit_clusters(matrix, names, KMeans(), np.random.default_rng(seed))
 
 
 def cuts_of(shop: Shop, attributes: Iterable[ComputedAttribute]) -> Floats:
@@ -120,7 +138,7 @@ def past_of(shop: Shop, cuts: Floats) -> Past:
         acts.append(Act(person, t, event.event or "", event.properties or {}))
     matrix, persons, taken = zip(*rows, strict=True)
     snapshots = Snapshots(np.array(matrix), world.features.reading.names, np.array(persons), np.array(taken))
-    return Past(acts, snapshots, acts[-1].t)
+    return Past(acts, snapshots, acts[-1].t, list(world.features.reading.tellable))
 
 
 def occurrences_of(acts: Iterable[Act], attribute: ComputedAttribute) -> Occurrences:

@@ -12,6 +12,8 @@ from msgspec import Meta
 from tailorbird.errors import ConfigurationError, InvalidInputError
 from tailorbird.hashing import token
 from tailorbird.limits import CHECKPOINT_SECONDS
+from tailorbird.schema.clusters import ClusterSettings, KMeans
+from tailorbird.schema.computed import Churn, ComputedAttribute, Engagement, LifetimeValue
 from tailorbird.schema.feature import FeatureConfig
 from tailorbird.schema.identity import IdentityRules, check_rules, with_defaults
 from tailorbird.schema.placement import Placement
@@ -43,6 +45,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Folder with the browser client to serve: `dist/umd` of the npm package @segment/analytics-next."""
     features: FeatureConfig | None = None
     """Which variables are kept of a visitor; without it those declared last, at first all built-in ones."""
+    learn_every_hours: Annotated[float, Meta(ge=0.0, le=744.0)] = 24.0
+    """How often models are fitted to the installation's own past; 0: only when asked."""
+    computed: tuple[ComputedAttribute, ...] = (Engagement(), Churn(), LifetimeValue())
+    """Attributes that models compute of people."""
+    clusters: ClusterSettings | Literal["off"] = KMeans()
+    """How segments are looked for that nobody declared."""
     feature_vectors: Literal["sampled", "every"] = "sampled"
     """For which personalized decisions all variables are read, and a digest of them logged."""
     feature_sample: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.01

@@ -41,17 +41,20 @@ from tailorbird.limits import (
 )
 from tailorbird.live.decision_ids import decision_id, offset_of
 from tailorbird.live.foreknown import foreknow
+from tailorbird.live.model_segments import Assign
 from tailorbird.live.profiles import suppression_hash
 from tailorbird.live.revocations import pair_of
 from tailorbird.live.seen import key_of
 from tailorbird.live.world import TABLES, World
 from tailorbird.privacy.person import values_named
 from tailorbird.process.worker import Fold
+from tailorbird.schema.clusters import ClusterModel
 from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.events import LoggedEvent
 from tailorbird.schema.feature import FeatureConfig, FeaturesPut
 from tailorbird.schema.profile import identifier_of
 from tailorbird.schema.records import KINDS, LinkRevoked, LogRecord, decode, encode
+from tailorbird.segment.assigner import Assigner
 from tailorbird.stores.log import Log
 from tailorbird.stores.parquet import discard
 from tailorbird.stores.segments import SegmentLog
@@ -183,7 +186,9 @@ class Engine:
     def new_world(self, state: SqliteState) -> World:
         """Return a world over `state`, with this installation's settings."""
         options = self.options
-        return World(state, options.cache_bytes, options.holdout_share, gpc_opts_out=options.gpc_opts_out)
+        world = World(state, options.cache_bytes, options.holdout_share, gpc_opts_out=options.gpc_opts_out)
+        world.clusters.prepare = _prepared
+        return world
 
     def _open_keeper(self, world: World) -> Keeper:
         """Return the keeper of the history of the newest state, which is `world`'s."""
@@ -598,6 +603,12 @@ class Engine:
                 await self._commit(fold.world, keeper)
                 turn_ends = elapsed() + _REFOLD_SECONDS
         fold.world.offset = max(fold.world.offset, end)
+
+
+def _prepared(model: ClusterModel, names: tuple[str, ...]) -> Assign:
+    """Return what tells which cluster variables of these names lie in."""
+    assigner = Assigner(model, names)
+    return lambda variables: assigner.assign(variables).cluster_id
 
 
 _SLICE_PAUSE_SECONDS = 0.002  # Between slices of a checkpoint: a request waits for one slice, not for all.

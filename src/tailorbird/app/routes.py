@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from starlette.routing import Match, Route, Router
@@ -14,6 +14,7 @@ from tailorbird.app.feature_doors import FeatureDoors
 from tailorbird.app.http import cors_headers
 from tailorbird.app.keys import Gate, Role
 from tailorbird.app.link_doors import LinkDoors
+from tailorbird.app.model_doors import ModelDoors
 from tailorbird.app.openapi import document
 from tailorbird.app.operators import Operators
 from tailorbird.app.privacy_doors import PrivacyDoors
@@ -32,16 +33,21 @@ _ALLOWED_HEADERS = (
 _PREFLIGHT_SECONDS = 86400  # A preflight a path and day; browsers cap it at two hours to a day.
 
 
-def table(
-    doors: Doors,
-    operators: Operators,
-    links: LinkDoors,
-    privacy: PrivacyDoors,
-    *,
-    features: FeatureDoors,
-    segments: SegmentDoors,
-) -> list[tuple[str, str, Door]]:
+class AllDoors(NamedTuple):
+    """The doors of one installation, by whom they are for."""
+
+    clients: Doors
+    operators: Operators
+    links: LinkDoors
+    privacy: PrivacyDoors
+    features: FeatureDoors
+    segments: SegmentDoors
+    models: ModelDoors
+
+
+def table(all_doors: AllDoors) -> list[tuple[str, str, Door]]:
     """Return (method, path, door) of every route that is not hot; hot ones are reachable here too."""
+    doors, operators, links, privacy, features, segments, models = all_doors
     hot = [("POST", path.decode(), door) for path, door in doors.hot().items()]
     return [
         *hot,
@@ -77,6 +83,8 @@ def table(
         ("GET", "/admin/v1/revoked-links", links.list_revocations),
         ("PUT", "/admin/v1/revoked-links", links.put_revocation),
         ("DELETE", "/admin/v1/revoked-links", links.delete_revocation),
+        ("GET", "/admin/v1/models", models.models),
+        ("POST", "/admin/v1/models/refit", models.refit),
         ("GET", "/admin/v1/features", features.declared),
         ("PUT", "/admin/v1/features", features.declare),
         ("GET", "/admin/v1/features/{name}", features.feature),

@@ -18,10 +18,12 @@ from tailorbird.app.engine import Engine, Options
 from tailorbird.app.feature_doors import FeatureDoors
 from tailorbird.app.http import hang_up_on_the_late, hot_protocol, uvicorn_config
 from tailorbird.app.keys import Gate
+from tailorbird.app.learner import Learner, LearnSettings
 from tailorbird.app.link_doors import LinkDoors
+from tailorbird.app.model_doors import ModelDoors
 from tailorbird.app.operators import Operators
 from tailorbird.app.privacy_doors import Privacy, PrivacyDoors
-from tailorbird.app.routes import Application, table, with_openapi
+from tailorbird.app.routes import AllDoors, Application, table, with_openapi
 from tailorbird.app.segment_doors import SegmentDoors
 from tailorbird.app.segment_pass import SegmentPass
 from tailorbird.clock import Clock, SystemClock
@@ -178,13 +180,25 @@ def serve(engine: Engine, config: Config, keys: Keys) -> None:
     features = FeatureDoors(engine, gate)
     privacy = Privacy(engine)
     everybody = SegmentPass(engine)
+    learner = Learner(
+        engine,
+        LearnSettings(
+            config.computed,
+            None if config.clusters == "off" else config.clusters,
+            config.learn_every_hours,
+            engine.options.gpc_opts_out,
+        ),
+    )
     routes = table(
-        doors,
-        operators,
-        LinkDoors(doors),
-        PrivacyDoors(doors, privacy),
-        features=features,
-        segments=SegmentDoors(doors, everybody),
+        AllDoors(
+            doors,
+            operators,
+            LinkDoors(doors),
+            PrivacyDoors(doors, privacy),
+            features,
+            SegmentDoors(doors, everybody),
+            ModelDoors(learner, gate),
+        )
     )
     listener = _listen(config.host, config.port)
     settings = uvicorn_config(
@@ -200,7 +214,7 @@ def serve(engine: Engine, config: Config, keys: Keys) -> None:
     print(f"tailorbird: listening on http://{config.host}:{port}", flush=True)  # noqa: T201
     with asyncio.Runner(loop_factory=settings.get_loop_factory()) as runner:
         try:
-            runner.run(_run(server, (privacy, everybody), listener, readouts))
+            runner.run(_run(server, (privacy, everybody, learner), listener, readouts))
         finally:
             engine.close()
 
@@ -226,11 +240,11 @@ class _Server(uvicorn.Server):
 
 async def _run(
     server: uvicorn.Server,
-    work: tuple[Privacy, SegmentPass],
+    work: tuple[Privacy, SegmentPass, Learner],
     listener: socket.socket,
     readouts: ReadoutWorker,
 ) -> None:
-    privacy, everybody = work
+    privacy, everybody, learner = work
     # The default of 5 ms lets the thread that commits hold the loop up for as long.
     sys.setswitchinterval(_SWITCH_SECONDS)
     checkpoints = asyncio.create_task(privacy.engine.checkpoint_forever())
@@ -241,12 +255,14 @@ async def _run(
     refolds.add_done_callback(lambda task: _end_on_failure(server, task))
     passes = asyncio.create_task(everybody.run_forever())
     passes.add_done_callback(lambda task: _end_on_failure(server, task))
+    learning = asyncio.create_task(learner.run_forever())
+    learning.add_done_callback(lambda task: _end_on_failure(server, task))
     sweeper = asyncio.create_task(_sweep(server))
     collector = asyncio.create_task(_collect_garbage())
     try:
         await server.serve(sockets=[listener])
     finally:
-        tasks = (checkpoints, requests, refolds, passes, sweeper, collector)
+        tasks = (checkpoints, requests, refolds, passes, learning, sweeper, collector)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -38,7 +38,10 @@ _FIRST_DECAYED = 1 + len(WINDOWS)
 @njit("void(f4[::1], i8, i8, i8, i8)", cache=True, nogil=True)
 def _clear(row, start, size, before, tile):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Clear the slots of a band that come round again on the way from tile `before` to `tile`."""
-    for passed in range(max(before + 1, tile - size + 1), tile + 1):
+    if tile - before >= size:
+        row[start : start + size] = 0.0  # A division for each slot took a fifth of the kernel's time.
+        return
+    for passed in range(before + 1, tile + 1):
         row[start + passed % size] = 0.0
 
 

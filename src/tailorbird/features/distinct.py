@@ -16,6 +16,8 @@ LG_REGISTERS = 9
 """512 registers: a standard error of 1.04 / sqrt(512), some 4.6 %; at most 320 bytes a sketch."""
 TILES = 6
 _ALL_TIME = -1
+_FORM = tgt_hll_type.HLL_4
+_read = hll_sketch.deserialize
 
 
 def add(tiles: Tiles, window: float, values: list[str], t: float) -> tuple[float, float] | None:
@@ -26,7 +28,7 @@ def add(tiles: Tiles, window: float, values: list[str], t: float) -> tuple[float
     """
     tile = _tile(window, t)
     held = tiles.get(tile)
-    sketch = hll_sketch(LG_REGISTERS, tgt_hll_type.HLL_4) if held is None else hll_sketch.deserialize(held)
+    sketch = hll_sketch(LG_REGISTERS, _FORM) if held is None else _read(held)
     for value in values:
         sketch.update(value)
     payload = sketch.serialize_compact()
@@ -36,30 +38,42 @@ def add(tiles: Tiles, window: float, values: list[str], t: float) -> tuple[float
         tiles[tile] = payload
         return sketch.get_estimate(), math.inf
     kept = _of(tiles, window)
-    newest = max([tile, *kept])
-    if tile <= newest - TILES:
+    if held is None:
+        kept.append(tile)
+    gone = max(kept) - TILES
+    if tile <= gone:
         return None
     tiles[tile] = payload
-    for other in kept:
-        if other <= newest - TILES:
-            del tiles[other]
-    return estimate(tiles, window, newest % _SPACING * (window / TILES))
+    if min(kept) <= gone:
+        for other in kept:
+            if other <= gone:
+                del tiles[other]
+        kept = _of(tiles, window)
+    return _together(tiles, kept), _until(kept, window)
 
 
 def estimate(tiles: Tiles, window: float, at: float) -> tuple[float, float]:
     """Return how many distinct values a window holds as of `at`, and from when on that is no longer so."""
     now = _tile(window, at)
-    kept = [now] if not window else [tile for tile in _of(tiles, window) if now - TILES < tile <= now]
-    sketches = [hll_sketch.deserialize(tiles[tile]) for tile in kept if tile in tiles]
-    if not sketches:
+    kept = [tile for tile in _of(tiles, window) if now - TILES < tile <= now] if window else [now]
+    if not kept or kept[0] not in tiles:
         return 0.0, math.inf
-    until = math.inf if not window else (min(kept) % _SPACING + TILES) * (window / TILES)
-    if len(sketches) == 1:
-        return float(sketches[0].get_estimate()), until
+    return _together(tiles, kept), _until(kept, window)
+
+
+def _until(kept: list[int], window: float) -> float:
+    """Return when the oldest of some tiles leaves its window."""
+    return (min(kept) % _SPACING + TILES) * (window / TILES) if window else math.inf
+
+
+def _together(tiles: Tiles, kept: list[int]) -> float:
+    """Return how many distinct values there are in some tiles together."""
+    if len(kept) == 1:
+        return float(_read(tiles[kept[0]]).get_estimate())
     union = hll_union(LG_REGISTERS)
-    for sketch in sketches:
-        union.update(sketch)
-    return float(union.get_estimate()), until
+    for tile in kept:
+        union.update(_read(tiles[tile]))
+    return float(union.get_estimate())
 
 
 def merged(one: Tiles, other: Tiles) -> Tiles:
@@ -74,8 +88,8 @@ def merged(one: Tiles, other: Tiles) -> Tiles:
 def _union(one: bytes, other: bytes) -> bytes:
     union = hll_union(LG_REGISTERS)
     for payload in (one, other):
-        union.update(hll_sketch.deserialize(payload))
-    result: bytes = union.get_result(tgt_hll_type.HLL_4).serialize_compact()
+        union.update(_read(payload))
+    result: bytes = union.get_result(_FORM).serialize_compact()
     return result
 
 

@@ -30,9 +30,9 @@ from tailorbird.features.state import (
 )
 from tailorbird.features.vocabulary import CATEGORY, FACET, KINDS, SERIES
 
-SEQUENCE, SEQUENCE_LENGTH, LOCAL_TIME, ZONE_KEY, CATEGORY_DIMENSION = range(5)
-"""What `marks` holds: where the sequence begins and its length, where local time begins, the key of the
-zone's cell, the number of the facet of categories; -1 for what there is not."""
+SEQUENCE, SEQUENCE_LENGTH, CATEGORY_DIMENSION = range(3)
+"""What `marks` holds: where the sequence begins and its length, the number of the facet of categories; -1 for
+what there is not."""
 
 VALUE_OF_CELL, OF_SESSION, UNTIL, EQUAL = range(4)
 """How a slot is read from a cell: its value; that in the session at hand, else 0; missing from its stamp on;
@@ -190,6 +190,38 @@ def read_quotients(quotients, out):  # type: ignore[no-untyped-def]  # noqa: ANN
     for place in range(len(quotients)):
         below = out[quotients[place, 2]]
         out[quotients[place, 0]] = out[quotients[place, 1]] / below if below != 0.0 else np.nan
+
+
+@njit(
+    "void(f8[::1], f8, i4[::1], i4[:,::1], f4[::1], i4[::1], i4[:,::1], i4[:,::1], i4[:,::1], i4[::1],"
+    " i4[:,::1], i4[:,::1], f4[::1])",
+    cache=True,
+    nogil=True,
+)
+def read_record(  # type: ignore[no-untyped-def]  # noqa: ANN201
+    state,  # noqa: ANN001
+    at,  # noqa: ANN001
+    series_firsts,  # noqa: ANN001
+    series,  # noqa: ANN001
+    scales,  # noqa: ANN001
+    cell_firsts,  # noqa: ANN001
+    cells,  # noqa: ANN001
+    affines,  # noqa: ANN001
+    quotients,  # noqa: ANN001
+    marks,  # noqa: ANN001
+    facets,  # noqa: ANN001
+    categories,  # noqa: ANN001
+    out,  # noqa: ANN001
+):
+    """Write all that is read from the record alone: one call, where one for each part took 4 µs more."""
+    read_scalars(state, at, out)
+    read_series(state, at, series_firsts, series, scales, out)
+    read_cells(state, at, cell_firsts, cells, out)
+    if len(affines) > 0:
+        read_affinities(state, at, affines, facets, categories, marks[CATEGORY_DIMENSION], out)
+    if marks[SEQUENCE] >= 0:
+        read_sequence(state, at, marks, out)
+    read_quotients(quotients, out)
 
 
 @njit("b1(f8[::1], i8)", cache=True, nogil=True)

@@ -7,7 +7,8 @@ a mean of nothing, a time since what never happened.
 
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Sequence as Many
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,10 +18,11 @@ from numpy.typing import NDArray
 from tailorbird.features import distinct, kernels
 from tailorbird.features.affinity import AFFINE_WIDTH, OWN_FACETS
 from tailorbird.features.base import CATEGORY_FACET, SINCE, Builder, Keep, Presumed, Sketched, Update
-from tailorbird.features.cells import SurroundingCells, cell_buffers
+from tailorbird.features.cells import Encoded, SurroundingCells
 from tailorbird.features.paths import matches, reader, texts_of
 from tailorbird.features.scalars import SCALARS
 from tailorbird.features.sensitive import SensitiveList, check_path, check_reads
+from tailorbird.features.sheet import Sheet
 from tailorbird.features.state import (
     KEEP_LAST,
     SET,
@@ -37,14 +39,14 @@ from tailorbird.features.union import add
 from tailorbird.features.vocabulary import CATEGORY, EVENT, FACET, KINDS, Vocabulary
 from tailorbird.hashing import token
 from tailorbird.schema.events import Event
-from tailorbird.schema.feature import Feature, FeatureConfig, FeaturesPut, Prior
+from tailorbird.schema.feature import Feature, FeatureConfig, FeaturesPut, LocalTime, Prior, Sequence
 from tailorbird.schema.profile import Profile
 
 Vector = NDArray[np.float32]
 Refuses = Callable[[str], bool]
 
+_BUCKET = "_bucket_"
 DEFAULT_PURPOSE = "personalization"
-_CELLS_PER_EVENT_MAX = 256
 _NEWEST_MAX = 10_000  # Names of events whose newest time is kept; anybody can make names up.
 
 
@@ -63,6 +65,8 @@ class Program:
         names: The variables, in the order of the vector.
         index: Their places by name.
         slots_of: The places of each definition's variables, by its name.
+        tellable: The places of those that mean something in words: no bucket of hashed values, no number that
+            stands for an event's name, no hour of the clock.
         purposes: What each is for; refused, it is missing.
         needs: What has to be counted and kept for them, by name: with other needs the log is folded again.
         version: Names the layout: vectors of different versions do not mix.
@@ -104,11 +108,10 @@ class Program:
         self._facet_table = np.full((0, 2), -1, np.int32)
         self._category_table = np.full((0, 2), -1, np.int32)
         self._newest: dict[str, float] = {}
-        self._cell_buffers = cell_buffers(_CELLS_PER_EVENT_MAX)
 
     # --- compiling ----------------------------------------------------------------------------------
 
-    def _built(self, definitions: Sequence[Feature], vocabulary: Vocabulary) -> Builder:
+    def _built(self, definitions: Many[Feature], vocabulary: Vocabulary) -> Builder:
         builder = Builder(vocabulary)
         if self.put.definitions:
             builder.needs.append(f"early {msgspec.json.encode(self.put.config.early_events).decode()}")
@@ -124,6 +127,16 @@ class Program:
             first = len(builder.names)
             add(definition, builder, others)
             self.slots_of[definition.name] = tuple(range(first, len(builder.names)))
+        without_words = (Sequence, LocalTime)
+        untold = {
+            slot
+            for definition in definitions
+            if isinstance(definition, without_words)
+            for slot in self.slots_of[definition.name]
+        }
+        self.tellable = tuple(
+            slot for slot, name in enumerate(builder.names) if slot not in untold and _BUCKET not in name
+        )
         return builder
 
     def _presumed(self, prior: Prior, place: int, builder: Builder) -> Presumed:
@@ -156,16 +169,22 @@ class Program:
             return slot if slot >= 0 else size - 1 - slot  # What stands aside comes behind the variables.
 
         series = sorted(builder.series_ops, key=lambda operation: operation[0])
-        self._series_firsts = _firsts([code for code, *_ in series])
-        self._series = _table([(place(slot), column) for _, slot, column, _ in series], 2)
-        self._scales = np.array([scale for *_, scale in series], np.float32)
         cells = sorted(builder.cell_ops, key=lambda operation: operation[0])
         self._cell_firsts = _firsts([key for key, *_ in cells])
         self._cells = _table([operation[1:] for operation in cells], 3)
-        self._affines = _table([tuple(affine) for affine in builder.affinities], AFFINE_WIDTH)
-        self._quotients = _table([tuple(map(place, quotient)) for quotient in builder.quotients], 3)
-        category = builder.dimensions.get(CATEGORY_FACET, -1)
-        self._marks = np.array([*builder.sequence, *builder.local_time, category], np.int32)
+        self._has_affinities = bool(builder.affinities)
+        self._layout = (
+            _firsts([code for code, *_ in series]),
+            _table([(place(slot), column) for _, slot, column, _ in series], 2),
+            np.array([scale for *_, scale in series], np.float32),
+            self._cell_firsts,
+            self._cells,
+            _table([tuple(affine) for affine in builder.affinities], AFFINE_WIDTH),
+            _table([tuple(map(place, quotient)) for quotient in builder.quotients], 3),
+            np.array([*builder.sequence, builder.dimensions.get(CATEGORY_FACET, -1)], np.int32),
+        )
+        """What `kernels.read_record` is told, in its order."""
+        self._local_time, self._zone_key = builder.local_time
         self._copies = [(slot, SCALARS.index(name)) for slot, name in builder.scalars]
         self._by_purpose = {
             purpose: np.array([slot for slot, other in enumerate(self.purposes) if other == purpose])
@@ -189,71 +208,46 @@ class Program:
 
     # --- folding ------------------------------------------------------------------------------------
 
-    def count(
-        self, event: Event, name: str, codes: NDArray[np.int32], amounts: NDArray[np.float64], at: int
-    ) -> int:
-        """Write what an event adds to counters behind `at`; return where that ends."""
+    def count(self, event: Event, name: str, sheet: Sheet) -> None:
+        """Write what an event adds to counters to its sheet."""
         plan = self._plans.get(name)
         if plan is None:
-            return at
+            return
         for update in plan.updates:
             if update.where and not matches(event, update.where):
                 continue
             amount = 1.0 if update.read is None else update.read(event)
-            if amount is not None and at < len(codes):
-                codes[at], amounts[at] = update.code, amount
-                at += 1
-        return at
+            if amount is not None:
+                sheet.count(update.code, amount)
 
-    def keep(self, profile: Profile, event: Event, name: str, t: float) -> None:
-        """Put what an event says into the profile's cells and sketches; its session is counted already."""
+    def keep(self, profile: Profile, event: Event, name: str, t: float, sheet: Sheet) -> None:
+        """Write what an event says to cells to its sheet, and put it into the profile's sketches."""
         plan = self._plans.get(name, self._common)
         self._note_time(name, t)
-        size = 0
-        if event.context is not None:
-            size = self._surroundings.write(event, t, self._cell_buffers)
         for made in plan.keeps:
             if made.where and not matches(event, made.where):
                 continue
             value = made.encode(event, t)
-            if value is not None and size < _CELLS_PER_EVENT_MAX:
-                size = self._buffer(size, made.key, made.mode, value, t)
+            if value is not None:
+                sheet.keep(made.key, made.mode, value, t)
         for sketched in plan.sketches:
             if not sketched.where or matches(event, sketched.where):
                 values = texts_of(sketched.read(event))
                 if values:
-                    size = self._sketch(profile, sketched, values, t, size)
-        if size:
-            self._write(profile, size)
+                    _sketch(profile, sketched, values, t, sheet)
+
+    def surroundings(self, event: Event, t: float) -> Encoded:
+        """Return the cells of an event's surroundings."""
+        return self._surroundings.encoded(event, t)
 
     def _note_time(self, name: str, t: float) -> None:
         newest = self._newest
         if t > newest.get(name, -math.inf) and (name in newest or len(newest) < _NEWEST_MAX):
             newest[name] = t
 
-    def _buffer(self, size: int, key: int, mode: int, value: float, stamp: float) -> int:
-        keys, modes, values, stamps = self._cell_buffers
-        keys[size], modes[size], values[size], stamps[size] = key, mode, value, stamp
-        return size + 1
-
-    def _write(self, profile: Profile, size: int) -> None:
-        keys, modes, values, stamps = self._cell_buffers
-        while not keep(profile.state, keys[:size], modes[:size], values[:size], stamps[:size]):
-            profile.state = grown_cells(profile.state)
-
-    def _sketch(self, profile: Profile, sketched: Sketched, values: list[str], t: float, size: int) -> int:
-        """Add values to sketches, their estimates to the cells to be written; return how many there are."""
-        tiles = profile.sketches.get(sketched.code)
-        if tiles is None:
-            tiles = profile.sketches[sketched.code] = {}
-        for window, key in sketched.keys:
-            changed = distinct.add(tiles, window, values, t)
-            if changed is not None and size < _CELLS_PER_EVENT_MAX:
-                size = self._buffer(size, key, SET, *changed)
-        return size
-
     def _set(self, profile: Profile, key: int, value: float, stamp: float, mode: int = SET) -> None:
-        self._write(profile, self._buffer(0, key, mode, value, stamp))
+        while not keep(profile.state, key, mode, value, stamp):
+            profile.state = grown_cells(profile.state)
 
     def presume(self, profile: Profile, event: Event, t: float) -> None:
         """Give a person the affinities that are presumed of whom an event like this one comes from, once."""
@@ -300,18 +294,9 @@ class Program:
         """
         out = self._blank.copy()
         state = new_state(at) if profile is None else profile.state
-        kernels.read_scalars(state, at, out)
-        kernels.read_series(state, at, self._series_firsts, self._series, self._scales, out)
-        kernels.read_cells(state, at, self._cell_firsts, self._cells, out)
-        if len(self._affines):
+        if self._has_affinities:
             self._note_words()
-            marks = int(self._marks[kernels.CATEGORY_DIMENSION])
-            kernels.read_affinities(
-                state, at, self._affines, self._facet_table, self._category_table, marks, out
-            )
-        if self._marks[kernels.SEQUENCE] >= 0:
-            kernels.read_sequence(state, at, self._marks, out)
-        kernels.read_quotients(self._quotients, out)
+        kernels.read_record(state, at, *self._layout, self._facet_table, self._category_table, out)
         for slot, scalar in self._copies:
             out[slot] = out[scalar]
         self._read_rest(profile, at, event, out)
@@ -349,13 +334,14 @@ class Program:
                 if out[slot] != out[slot]:
                     out[slot] = distinct.estimate(profile.sketches.get(code, {}), window, at)[0]
             for slot, attribute in self._computed:
-                out[slot] = profile.computed.get(attribute, np.nan)
+                computed = profile.computed.get(attribute)
+                out[slot] = np.nan if computed is None else computed.value
         state = None if profile is None else profile.state
-        zone = 0.0 if state is None else kernels.cell_value(state, int(self._marks[kernels.ZONE_KEY]))
+        zone = 0.0 if state is None else kernels.cell_value(state, self._zone_key)
         if event is not None:
             zone = self._overlay(event, at, out, zone)
-        if self._marks[kernels.LOCAL_TIME] >= 0:
-            kernels.read_local_time(at, zone, int(self._marks[kernels.LOCAL_TIME]), out)
+        if self._local_time >= 0:
+            kernels.read_local_time(at, zone, self._local_time, out)
 
     def _overlay(self, event: Event, at: float, out: Vector, zone: float) -> float:
         """Write the surroundings that a request names.
@@ -366,7 +352,7 @@ class Program:
             value = made.encode(event, at)
             if value is None:
                 continue
-            if made.key == self._marks[kernels.ZONE_KEY]:
+            if made.key == self._zone_key:
                 zone = value
             elif made.key + 1 < len(self._cell_firsts):
                 for place in range(self._cell_firsts[made.key], self._cell_firsts[made.key + 1]):
@@ -394,12 +380,23 @@ class Program:
 _HASH_MASK = 0x7FFFFFFF
 
 
+def _sketch(profile: Profile, sketched: Sketched, values: list[str], t: float, sheet: Sheet) -> None:
+    """Add values to a profile's sketches, and write their estimates to the sheet."""
+    tiles = profile.sketches.get(sketched.code)
+    if tiles is None:
+        tiles = profile.sketches[sketched.code] = {}
+    for window, key in sketched.keys:
+        changed = distinct.add(tiles, window, values, t)
+        if changed is not None:
+            sheet.keep(key, SET, *changed)
+
+
 def _firsts(codes: list[int]) -> NDArray[np.int32]:
     """Return, by code, where its operations begin in the sorted list: shape (largest code + 2,)."""
     return np.searchsorted(codes, np.arange(max(codes, default=-1) + 2)).astype(np.int32)
 
 
-def _table(rows: Sequence[tuple[int, ...]], width: int) -> NDArray[np.int32]:
+def _table(rows: Many[tuple[int, ...]], width: int) -> NDArray[np.int32]:
     return np.array(rows, np.int32).reshape(-1, width)
 
 

@@ -31,6 +31,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from tailorbird.features import sheet as sheets
 from tailorbird.features.counters import ROW_WIDTH, advance, merge_row, read_column
 from tailorbird.features.vocabulary import CATEGORY, FACET, KINDS, SERIES
 from tailorbird.limits import COUNTER_KEYS_MAX, RECENT_EVENTS_MAX
@@ -57,6 +58,7 @@ _FIRST_CAPACITY = 4
 _MONTHLY = 4  # The 30-day decayed count in a counter's row.
 _MONTH_SECONDS = 30 * 86400.0
 _NO_ROOM = -1
+NO_CELL_ROOM = -2
 _WORD_BITS = 32
 
 
@@ -228,33 +230,47 @@ def _claim_cell(state, key):  # type: ignore[no-untyped-def]  # noqa: ANN001, AN
     return slot
 
 
-@njit("b1(f8[::1], i4[::1], i1[::1], f8[::1], f8[::1])", cache=True, nogil=True)
-def keep(state, keys, modes, values, stamps):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Keep one value in each cell; return whether there was room, else nothing is kept.
+@njit("b1(f8[::1], i4[::1], f8[:, ::1])", cache=True, nogil=True)
+def _has_cell_room(state, surroundings, cells):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Return whether the record has room for the cells that are not there yet."""
+    if int(state[CELLS]) + len(surroundings) + len(cells) <= int(state[CELL_ROOM]):
+        return True  # Whichever of them are new.
+    missing = 0
+    for key in surroundings:
+        missing += 1 if find_cell(state, key) < 0 else 0
+    for place in range(len(cells)):
+        missing += 1 if find_cell(state, int(cells[place, 0])) < 0 else 0
+    return int(state[CELLS]) + missing <= int(state[CELL_ROOM])
+
+
+@njit("void(f8[::1], i8, i8, f8, f8)", cache=True, nogil=True)
+def _keep_one(state, key, mode, value, stamp):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Keep one value in its cell, as `keep` says; there is room."""
+    slot = _claim_cell(state, key)
+    if mode in (KEEP_LAST, SET):
+        if mode == SET or stamp >= state[slot + 1]:
+            state[slot], state[slot + 1] = value, stamp
+        return
+    session = state[SESSION_STARTED]
+    if state[slot + 1] != session or mode == LAST_IN_SESSION:
+        state[slot] = value
+    elif mode == ADD_IN_SESSION:
+        state[slot] += value
+    else:
+        state[slot] = max(state[slot], value)
+    state[slot + 1] = session
+
+
+@njit("b1(f8[::1], i8, i8, f8, f8)", cache=True, nogil=True)
+def keep(state, key, mode, value, stamp):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Keep a value in a cell; return whether there was room, else nothing is kept.
 
     `KEEP_LAST` keeps the value whose stamp is the latest; `SET` this one, whatever was there. The others
     belong to the session at hand, whose start is their stamp, whatever is given.
     """
-    missing = 0
-    for key in keys:
-        missing += 1 if find_cell(state, key) < 0 else 0
-    if int(state[CELLS]) + missing > int(state[CELL_ROOM]):
+    if find_cell(state, key) < 0 and int(state[CELLS]) >= int(state[CELL_ROOM]):
         return False
-    session = state[SESSION_STARTED]
-    for place in range(len(keys)):
-        mode, value, stamp = modes[place], values[place], stamps[place]
-        slot = _claim_cell(state, keys[place])
-        if mode in (KEEP_LAST, SET):
-            if mode == SET or stamp >= state[slot + 1]:
-                state[slot], state[slot + 1] = value, stamp
-            continue
-        if state[slot + 1] != session or mode == LAST_IN_SESSION:
-            state[slot] = value
-        elif mode == ADD_IN_SESSION:
-            state[slot] += value
-        else:
-            state[slot] = max(state[slot], value)
-        state[slot + 1] = session
+    _keep_one(state, key, mode, value, stamp)
     return True
 
 
@@ -368,6 +384,8 @@ def _touch(state, item, event):  # type: ignore[no-untyped-def]  # noqa: ANN001,
 @njit("b1(f8[::1], i4[::1])", cache=True, nogil=True)
 def _has_room(state, codes):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Return whether the record has room for the counters that an event still lacks."""
+    if int(state[COUNTERS]) + len(codes) <= int(state[COUNTER_ROOM]):
+        return True  # Whichever of them are new.
     missing = 0
     for code in codes:
         missing += 1 if find_counter(state, code) < 0 else 0
@@ -469,6 +487,40 @@ def observe(  # type: ignore[no-untyped-def]  # noqa: ANN201
     for item in items:
         if item >= 0:
             _touch(state, item, codes[0])
+    return found
+
+
+@njit("i8(f8[::1], f8[::1], i4[::1], f8[::1], i4[::1])", cache=True, nogil=True)
+def fold_event(state, sheet, surroundings, values, before):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Fold one event: count it, then keep what it says in cells.
+
+    Args:
+        state: The record; unchanged where it has to grow first.
+        sheet: What the event counts and keeps, see `sheet`.
+        surroundings: Keys of the cells of its surroundings, kept as of the event's time (`KEEP_LAST`).
+        values: What is kept in each of those.
+        before: Out, see `observe`.
+
+    Returns:
+        What `observe` does; `NO_CELL_ROOM` where cells have to grow.
+    """
+    t = sheet[sheets.T]
+    codes = sheet[sheets.CODES_BEGIN : sheets.AMOUNTS_BEGIN].view(np.int32)[: int(sheet[sheets.CODES])]
+    amounts = sheet[sheets.AMOUNTS_BEGIN :][: int(sheet[sheets.CODES])]
+    items = sheet[sheets.ITEMS_BEGIN : sheets.CELLS_BEGIN].view(np.int32)[: int(sheet[sheets.ITEMS])]
+    cells = sheet[sheets.CELLS_BEGIN :].reshape(-1, sheets.CELL_WIDTH)[: int(sheet[sheets.CELLS])]
+    if not _has_cell_room(state, surroundings, cells):
+        return NO_CELL_ROOM
+    extra, half_life = sheet[sheets.EARLY_EXTRA], sheet[sheets.EARLY_HALF_LIFE]
+    category, is_touched = int(sheet[sheets.CATEGORY]), sheet[sheets.IS_TOUCHED] != 0.0
+    found = observe(state, t, codes, amounts, extra, half_life, category, items, is_touched, before)
+    if found == _NO_ROOM:
+        return _NO_ROOM
+    for place in range(len(surroundings)):
+        _keep_one(state, surroundings[place], KEEP_LAST, values[place], t)
+    for place in range(len(cells)):
+        key, mode, value, stamp = cells[place]
+        _keep_one(state, int(key), int(mode), value, stamp)
     return found
 
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from tailorbird.features.paths import number_of, texts_of
 from tailorbird.features.program import Program
-from tailorbird.features.state import ORDERS, VALUE, grown, observe
+from tailorbird.features.sheet import Sheet
+from tailorbird.features.state import NO_CELL_ROOM, ORDERS, VALUE, fold_event, grown, grown_cells
 from tailorbird.features.vocabulary import Vocabulary
 from tailorbird.limits import GROUPS_MAX, PURCHASES_MAX, TRAIT_ENTRIES_MAX, TRAITS_BYTES_MAX, TRAITS_MAX
 from tailorbird.live.catalogue import Catalogue
@@ -29,7 +30,6 @@ PURCHASE = "Order Completed"
 _ITEM_FIELDS = ("product_id", "productId", "item_id", "itemId", "sku", "article_id", "content_id")
 _PRODUCTS_MAX = 50  # Lines of one order that count for items and categories; more is a bulk import.
 _FACETS_MAX = 64  # Values of all facets that one event counts.
-_CODES_MAX = 512  # Counters that one event changes: its own, categories, facets, and those of definitions.
 _CATEGORY_LENGTH_MAX = 200  # As the catalogue's own.
 
 
@@ -51,11 +51,9 @@ class Behaviour:
         self._vocabulary = vocabulary
         self._catalogue = catalogue
         self._features = features
-        # What one event hands to the kernels, made once.
-        self.indices = np.zeros(1 + _PRODUCTS_MAX, np.int32)
+        self._sheet = Sheet()
+        self.indices = self._sheet.items
         """Of the items of the event at hand; written by whoever calls `observe`."""
-        self._codes = np.zeros(_CODES_MAX, np.int32)
-        self._amounts = np.zeros(_CODES_MAX)
         self._before = np.zeros(steps_back, np.int32)
 
     @property
@@ -65,16 +63,17 @@ class Behaviour:
 
     def about(self, event: Event) -> About:
         """Return what an event is about."""
-        about = About([], [], [])
+        about, program = About([], [], []), self.program
         properties = event.properties
         if properties:
-            self._read_line(properties, about)
+            own_facets = program.own_facets
+            self._read_line(properties, own_facets, about)
             products = properties.get("products")
             if isinstance(products, list):
                 for line in products[:_PRODUCTS_MAX]:
                     if isinstance(line, dict):
-                        self._read_line(line, about)
-        for name, read in self.program.facet_paths:
+                        self._read_line(line, own_facets, about)
+        for name, read in program.facet_paths:
             value = read(event)
             if value is not None:
                 _add_facets(about.facets, name, value)
@@ -105,37 +104,26 @@ class Behaviour:
 
         `indices` holds those of the event's own items.
         """
-        is_touched = name not in EXPOSURES
-        codes, amounts = self._codes, self._amounts
-        counted = self.codes_of(name, about)
-        category = counted[1] if about.categories else -1
-        size = len(counted)
-        codes[:size] = counted
-        amounts[:size] = 1.0
-        program = self.program
-        size = program.count(event, name, codes, amounts, size)
+        program, sheet = self.program, self._sheet
+        codes = self.codes_of(name, about)
+        category = codes[1] if about.categories else -1
+        sheet.begin(t, codes, category, len(about.items), is_touched=name not in EXPOSURES)
         early = program.early
-        arguments = (
-            t,
-            codes[:size],
-            amounts[:size],
-            early.extra_weight if program.is_declared else 0.0,
-            early.half_life_seconds,
-            category,
-            self.indices[: len(about.items)],
-            is_touched,
-            self._before,
-        )
-        while (steps := observe(profile.state, *arguments)) < 0:
-            profile.state = grown(profile.state)
-        program.keep(profile, event, name, t)
+        sheet.weigh_early(early.extra_weight if program.is_declared else 0.0, early.half_life_seconds)
+        program.count(event, name, sheet)
+        program.keep(profile, event, name, t, sheet)
+        sheet.end()
+        keys, values = program.surroundings(event, t)
+        while (steps := fold_event(profile.state, sheet.array, keys, values, self._before)) < 0:
+            grow = grown_cells if steps == NO_CELL_ROOM else grown
+            profile.state = grow(profile.state)
         if program.priors:
             program.presume(profile, event, t)
         if name == PURCHASE:
             _observe_purchase(profile, event.properties or {}, about.items, t)
         return self._before[:steps]
 
-    def _read_line(self, line: dict[str, Any], about: About) -> None:
+    def _read_line(self, line: dict[str, Any], own_facets: tuple[str, ...], about: About) -> None:
         """Add what one line of an order, or an event itself, is about."""
         key = text_in(line, _ITEM_FIELDS)
         category = line.get("category")
@@ -150,7 +138,7 @@ class Behaviour:
             category = category[:_CATEGORY_LENGTH_MAX]
             if category and category not in about.categories:
                 about.categories.append(category)
-        for facet in self.program.own_facets:
+        for facet in own_facets:
             value = line.get(_FACET_FIELDS[facet])
             if value is None and item is not None:
                 value = list(item.tags) if facet == "tag" else item.attributes.get(_FACET_FIELDS[facet])
@@ -233,6 +221,8 @@ def text_in(values: dict[str, Any], names: tuple[str, ...]) -> str | None:
     """Return the first of `names` that holds a text or a whole number."""
     for name in names:
         value = values.get(name)
+        if value is None:
+            continue  # Nearly all: an event has one of them at most.
         if isinstance(value, str) and value:
             return value[:500]
         if isinstance(value, int) and not isinstance(value, bool):

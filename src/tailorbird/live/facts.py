@@ -23,7 +23,7 @@ from tailorbird.limits import COUNTER_KEYS_MAX, RECENT_EVENTS_MAX
 from tailorbird.live.fields import CATEGORIZED, DECLARED, SESSION, USER
 from tailorbird.live.profiles import primary_interest
 from tailorbird.live.rule_segments import NUMBER, CompiledSegment
-from tailorbird.live.variables import Reader, by_name, refusals, short_names
+from tailorbird.live.variables import Reader, by_name, cluster_of, refusals, short_names
 from tailorbird.live.world import World
 from tailorbird.rules.cel import Expression, RuleError, context_of
 from tailorbird.schema.profile import Profile
@@ -233,6 +233,12 @@ def _traits(world: World, profile: Profile, _t: float) -> dict[str, Any]:
     return world.features.reading.sensitive.readable(profile.traits, refusals(world, profile))
 
 
+def _cluster(world: World, profile: Profile, t: float) -> str:
+    """Return the name of the model segment that a person is in, nothing for none."""
+    found = cluster_of(world, profile, t)
+    return "" if found is None else found.name
+
+
 def _recent_items(world: World, profile: Profile, _t: float) -> list[str]:
     return [world.catalogue.ids[index] for index in recents(profile.state)[1][1].tolist() if index >= 0]
 
@@ -240,6 +246,7 @@ def _recent_items(world: World, profile: Profile, _t: float) -> list[str]:
 _FIXED: dict[str, Callable[[World, Profile, float], Any]] = {
     "id": lambda _, profile, __: profile.id,
     "segments": lambda world, profile, t: list(members_at(world, profile, t)),
+    "cluster": _cluster,
     "groups": lambda _, profile, __: profile.groups,
     "traits": _traits,
     "consent": lambda _, profile, __: profile.consent,

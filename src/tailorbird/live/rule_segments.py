@@ -402,6 +402,9 @@ def _fields(expression: Expression) -> frozenset[str]:
     if fields is None:
         rule = "must name each field of profile that it reads, as in profile.views_7d"
         raise InvalidInputError(Fault("rule", rule, expression.source))
+    if "cluster" in fields:
+        rule = "may not read profile.cluster: who is in one is told when asked, not kept with each event"
+        raise InvalidInputError(Fault("rule", rule, expression.source))
     return fields - {"segments"}
 
 

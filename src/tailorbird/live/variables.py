@@ -16,6 +16,7 @@ from tailorbird.features.state import new_state
 from tailorbird.features.surroundings import lenient_context
 from tailorbird.features.view import common_features, feature, features
 from tailorbird.live.world import World
+from tailorbird.schema.clusters import Cluster
 from tailorbird.schema.events import Event
 from tailorbird.schema.profile import Profile
 
@@ -85,6 +86,9 @@ class Reader:
         if slot is None:
             if refuses(profile, DEFAULT_PURPOSE, gpc_opts_out=world.gpc_opts_out):
                 return None
+            computed = profile.computed.get(name)
+            if computed is not None:
+                return computed.value
             return feature(profile.state, world.vocabulary, name, self._at)
         if self._vector is None:
             value = self._alone(program, slot)
@@ -121,3 +125,11 @@ def short_names(world: World, profile: Profile, at: float) -> dict[str, float]:
     if refuses(profile, DEFAULT_PURPOSE, gpc_opts_out=world.gpc_opts_out):
         return {}
     return common_features(profile.state, world.vocabulary, at)
+
+
+def cluster_of(world: World, profile: Profile, at: float) -> Cluster | None:
+    """Return the model segment that a person is in as of `at`, None for none."""
+    if world.clusters.model is None or refuses(profile, DEFAULT_PURPOSE, gpc_opts_out=world.gpc_opts_out):
+        return None
+    program = world.features.reading
+    return world.clusters.of(vector(world, profile, at), program.names, program.version)

@@ -8,6 +8,7 @@
     hint         hash of a fingerprint    profile ids
     word         e:event, c:category      its code (see `features.vocabulary`)
     features     counted, declared        FeaturesPut (see `live.feature_sets`)
+    model        clusters                 ClusterModel (see `live.model_segments`)
     revoked      two identifiers          its standing (see `live.revocations`)
     mark         decision id              Mark (exposed, rewarded)
     placement    key                      Placement
@@ -40,6 +41,7 @@ from tailorbird.limits import CHECKPOINT_SLICE
 from tailorbird.live.catalogue import Catalogue, Shelf
 from tailorbird.live.feature_sets import FeatureSets
 from tailorbird.live.identifiers import Rules
+from tailorbird.live.model_segments import ModelSegments
 from tailorbird.live.revocations import Revocations
 from tailorbird.live.rule_segments import RuleSegments
 from tailorbird.live.seen import SeenIds
@@ -48,6 +50,7 @@ from tailorbird.live.table import Table
 from tailorbird.policies.base import PolicyState
 from tailorbird.rankers.covisitation import Covisitation
 from tailorbird.rankers.popularity import Popularity
+from tailorbird.schema.clusters import ClusterModel
 from tailorbird.schema.feature import FeaturesPut
 from tailorbird.schema.identity import IdentityRules
 from tailorbird.schema.outcome import Mark
@@ -64,6 +67,7 @@ TABLES = (
     "hint",
     "word",
     "features",
+    "model",
     "revoked",
     "mark",
     "placement",
@@ -168,6 +172,7 @@ class World:
         )
         self._words: Table[int] = Table(store, "word", _msgpack(int), _SMALL)
         self._features: Table[FeaturesPut] = Table(store, "features", _msgpack(FeaturesPut), _SMALL)
+        self._models: Table[ClusterModel] = Table(store, "model", _msgpack(ClusterModel), _SMALL)
         self._revoked: Table[int] = Table(store, "revoked", _msgpack(int), _SMALL)
         self.identifiers: Table[Identifier] = Table(store, "identifier", _msgpack(Identifier), side_bytes)
         self.hints: Table[list[str]] = Table(store, "hint", _msgpack(list[str]), _SMALL)
@@ -186,6 +191,7 @@ class World:
         self.vocabulary.load(self._words.scan())
         self.features = FeatureSets(self._features, self.vocabulary)
         self.segments = RuleSegments(store, self.vocabulary, self.features)
+        self.clusters = ModelSegments(self._models)
         self._tables: tuple[Table[Any], ...] = (
             self.profiles,
             self.identifiers,
@@ -194,6 +200,7 @@ class World:
             self._suggested,
             self._words,
             self._features,
+            self._models,
             self._revoked,
             self.marks,
             self.policies,

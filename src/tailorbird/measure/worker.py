@@ -113,7 +113,7 @@ class ReadoutWorker:
         if self._pool is None:
             # Spawned, not forked: a fork would copy locks that the server's threads hold.
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_begin)
+            self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=begin_child, initargs=(10,))
         return self._pool.submit(_compute, question, self._wait_seconds)
 
     def _discard(self) -> None:
@@ -125,11 +125,11 @@ class ReadoutWorker:
 # --- in the child ---------------------------------------------------------------------------------
 
 
-def _begin() -> None:
-    """Prepare the child to end with its parent, and not by the Ctrl-C that tells the parent to."""
+def begin_child(niceness: int) -> None:
+    """Prepare a child to end with its parent, not by the Ctrl-C that tells the parent to, and to give way."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # A terminal sends it to both.
     if sys.platform != "win32":
-        os.nice(10)  # Decisions go first where cores are few.
+        os.nice(niceness)  # Decisions go first where cores are few.
     threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
 
 

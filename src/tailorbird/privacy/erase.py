@@ -65,6 +65,7 @@ class Found(msgspec.Struct, frozen=True, rename="camel"):
     consents: int = 0
     revoked_links: int = 0
     segment_changes: int = 0
+    computed_attributes: int = 0
     declared_links: int = 0
     """Links that were declared, and suggested ones that were refused."""
     named_by_others: int = 0
@@ -113,6 +114,7 @@ _STORES: Final = {
         "revokedLinks",
         "declaredLinks",
         "segmentChanges",
+        "computedAttributes",
         "namedByOthers",
     ),
     "rejects": ("refusedEvents",),
@@ -197,6 +199,7 @@ class Erasure:
             consents=len(held.consents),
             revoked_links=len(held.revocations),
             segment_changes=len(held.segment_changes),
+            computed_attributes=len(held.computed),
             declared_links=len(held.declared),
             named_by_others=len(held.renamed),
             refused_events=len(held.refusals),

@@ -18,6 +18,7 @@ from tailorbird.privacy.erase import Erasure
 from tailorbird.privacy.held import Held
 from tailorbird.privacy.person import Person, values_named
 from tailorbird.privacy.scan import Breather, in_thread
+from tailorbird.schema.computed import AttributesComputed
 from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.events import LoggedEvent, LoggedOutcome
 from tailorbird.schema.profile import Profile
@@ -86,6 +87,11 @@ class Exporter:
             "consents": [_consent(record) for _, record in records if isinstance(record, ConsentChanged)],
             "segmentChanges": [
                 _segment_change(record) for _, record in records if isinstance(record, SegmentChanged)
+            ],
+            "computedAttributes": [
+                {**msgspec.to_builtins(record.values), "receivedAt": format_time(record.r)}
+                for _, record in records
+                if isinstance(record, AttributesComputed)
             ],
             "revokedLinks": [_link(record) for _, record in records if isinstance(record, LinkRevoked)],
             "declaredLinks": [

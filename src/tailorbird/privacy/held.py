@@ -9,6 +9,7 @@ A record is a person's where the fold made it so:
     consent     it names one of their identifiers
     revocation  it names one of their identifiers; likewise declared links, and suggested ones refused
     segment     it says that one of their profiles entered or left one
+    computed    it says what one of their profiles was computed to be
     refusal     its body mentions one of their identifiers, messages or decisions
 
 On a device that several people use, what was done signed in is that user's, and what was done signed out
@@ -37,6 +38,7 @@ from tailorbird.live.identifiers import Rules, email_of, is_blocked, is_segment_
 from tailorbird.live.profiles import FORGOTTEN, segment_identifier
 from tailorbird.live.revocations import Pair, not_apart
 from tailorbird.privacy.person import Person, normalized, texts_in
+from tailorbird.schema.computed import AttributesComputed
 from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.events import Event, LoggedEvent, LoggedOutcome
 from tailorbird.schema.identity import IdentityRules
@@ -54,7 +56,16 @@ from tailorbird.schema.records import (
 from tailorbird.schema.segment import SegmentChanged
 from tailorbird.stores.log import Entry, Record
 
-_OWN: Final = ("events", "decisions", "outcomes", "consents", "revocations", "declared", "segment_changes")
+_OWN: Final = (
+    "events",
+    "decisions",
+    "outcomes",
+    "consents",
+    "revocations",
+    "declared",
+    "segment_changes",
+    "computed",
+)
 _DEVICES: Final = ("anonymous_id", "device_id")
 _EVENT_KIND: Final = KINDS[LoggedEvent]
 
@@ -72,6 +83,7 @@ class Held(msgspec.Struct):
     consents: list[int] = []
     revocations: list[int] = []
     segment_changes: list[int] = []
+    computed: list[int] = []
     declared: list[int] = []
     """Declared links, and suggested ones that were refused."""
     markers: dict[int, OwnerForgotten] = {}
@@ -153,6 +165,7 @@ class Finder:
             KINDS[OwnerForgotten]: self._marker,
             KINDS[LinkRevoked]: self._revocation,
             KINDS[SegmentChanged]: self._segment_change,
+            KINDS[AttributesComputed]: self._computed,
             KINDS[IdentityRulesPut]: self._identity_rules,
             KINDS[LinkDeclared]: self._declared,
             KINDS[SuggestionRejected]: self._declared,
@@ -319,6 +332,12 @@ class Finder:
         if not self._person.identifiers.isdisjoint(revoked.identifiers):
             self.held.revocations.append(record.offset)
 
+    def _computed(self, record: Record) -> None:
+        if any(needle in record.payload for needle in self._profile_needles):
+            computed: AttributesComputed = _computed_decoder.decode(record.payload)
+            if computed.profile in self._person.profiles:
+                self.held.computed.append(record.offset)
+
     def _segment_change(self, record: Record) -> None:
         if any(needle in record.payload for needle in self._profile_needles):
             change: SegmentChanged = _segment_change_decoder.decode(record.payload)
@@ -362,6 +381,7 @@ _decision_decoder = msgspec.json.Decoder(LoggedDecision)
 _outcome_decoder = msgspec.json.Decoder(LoggedOutcome)
 _consent_decoder = msgspec.json.Decoder(ConsentChanged)
 _revocation_decoder = msgspec.json.Decoder(LinkRevoked)
+_computed_decoder = msgspec.json.Decoder(AttributesComputed)
 _segment_change_decoder = msgspec.json.Decoder(SegmentChanged)
 _marker_decoder = msgspec.json.Decoder(OwnerForgotten)
 

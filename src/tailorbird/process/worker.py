@@ -26,6 +26,8 @@ from tailorbird.process.observer import UNOBSERVED, Observer
 from tailorbird.rankers.base import weight_of
 from tailorbird.rankers.covisitation import STEPS_BACK
 from tailorbird.rankers.observed import observe_item
+from tailorbird.schema.clusters import ClustersFound
+from tailorbird.schema.computed import AttributesComputed
 from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.events import Event, LoggedEvent, LoggedOutcome, name_of
 from tailorbird.schema.feature import FeaturesPut
@@ -82,6 +84,8 @@ class Fold:
             OwnerForgotten: self._owner_forgotten,
             LinkRevoked: self._link_revoked,
             FeaturesPut: self._features_put,
+            AttributesComputed: self._attributes_computed,
+            ClustersFound: self._clusters_found,
             SegmentPut: self._segment_put,
             SegmentDeleted: self._segment_deleted,
             SegmentChanged: self._segment_changed,
@@ -190,7 +194,7 @@ class Fold:
             return
         weight = weight_of(name)
         for place in range(len(items)):
-            index = indices.item(place)
+            index = indices[place]
             if index >= 0:
                 observe_item(world.popularity, world.covisitation, (index, t, weight), before)
 
@@ -265,6 +269,18 @@ class Fold:
         self._observer.declared(put)
         self.world.features.fold(put, is_first=offset == 0)
         self.world.segments.reconsider(offset)
+
+    def _attributes_computed(self, offset: int, record: AttributesComputed) -> None:
+        self._observer.declared(record)
+        entry = self.world.identifiers.get(identifier_of("profile", record.profile))
+        profile = None if entry is None else self.world.profiles.change(entry.profile)
+        if profile is not None:
+            profile.computed |= record.values
+            _mark_version(profile, offset)
+            self._membership.changed(profile, Reason(offset, record.r))
+
+    def _clusters_found(self, _offset: int, record: ClustersFound) -> None:
+        self.world.clusters.put(record.model)
 
     def _placement_put(self, _offset: int, put: PlacementPut) -> None:
         self._observer.declared(put)

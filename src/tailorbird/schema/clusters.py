@@ -178,3 +178,10 @@ class ClusterModel(_Record, frozen=True):
     """Sentences: what speaks against relying on these clusters."""
     next_number: int
     """The next new cluster's id is `c-` and this number."""
+
+
+class ClustersFound(msgspec.Struct, frozen=True, tag_field="k", tag="clusters_found"):
+    """The clusters that are told from now on."""
+
+    r: float
+    model: ClusterModel

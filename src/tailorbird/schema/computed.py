@@ -227,3 +227,12 @@ class ComputedValue(_Record, frozen=True):
     """Of `LifetimeValue.segments`; None for probabilities."""
     model_version: str
     t: float
+
+
+class AttributesComputed(msgspec.Struct, frozen=True, tag_field="k", tag="attributes_computed"):
+    """What one person was computed to be, as far as it is other than before."""
+
+    r: float
+    profile: str
+    values: dict[str, ComputedValue]
+    """By the attribute's key."""

@@ -12,6 +12,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from tailorbird.schema.computed import ComputedValue
+
 
 class Link(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Why an identifier belongs to a profile: by which rule of which event, and when.
@@ -81,8 +83,8 @@ class Profile(msgspec.Struct, omit_defaults=True, gc=False):
     gpc: bool = False
     sketches: dict[int, dict[int, bytes]] = {}
     """Distinct values by code and tile: see `features.distinct`."""
-    computed: dict[str, float] = {}
-    """Computed attributes, as last computed."""
+    computed: dict[str, ComputedValue] = {}
+    """Computed attributes, as last computed, by key."""
     groups: list[str] = []
     """Accounts that the person belongs to, as `group` says; the last joined is last."""
     refused: dict[str, int] = {}

@@ -4,6 +4,8 @@ from typing import Any
 
 import msgspec
 
+from tailorbird.schema.clusters import ClustersFound
+from tailorbird.schema.computed import AttributesComputed
 from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.events import LoggedEvent, LoggedOutcome
 from tailorbird.schema.feature import FeaturesPut
@@ -111,6 +113,8 @@ LogRecord = (
     | OwnerForgotten
     | LinkRevoked
     | FeaturesPut
+    | AttributesComputed
+    | ClustersFound
     | SegmentPut
     | SegmentDeleted
     | SegmentChanged
@@ -133,6 +137,8 @@ KINDS: dict[type, int] = {
     OwnerForgotten: 11,
     LinkRevoked: 12,
     FeaturesPut: 30,
+    AttributesComputed: 31,
+    ClustersFound: 32,
     SegmentPut: 20,
     SegmentDeleted: 21,
     SegmentChanged: 22,

@@ -38,6 +38,9 @@ _PHRASES = {
     "tenure_seconds": ("known for long", "new"),
     "value": ("spends much", "spends little"),
     "revenue": ("spends much", "spends little"),
+    "price_added": ("puts much money into carts", "puts little money into carts"),
+    "items_bought": ("buys many items", "buys few items"),
+    "category_affinity_total": ("busy in the catalogue", "quiet in the catalogue"),
     "value_per_order": ("buys dear", "buys cheap"),
 }
 _CATEGORY = "category_"

@@ -22,6 +22,7 @@ from tailorbird.live.merging import merge_history
 from tailorbird.live.variables import vector
 from tailorbird.live.world import World
 from tailorbird.rankers.covisitation import STEPS_BACK
+from tailorbird.schema.computed import AttributesComputed
 from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.events import Event, LoggedEvent, name_of
 from tailorbird.schema.feature import FeaturesPut
@@ -146,6 +147,10 @@ class Past:
                     catalogue.put(patched(shown, record.patch))
             case ItemDeleted():
                 catalogue.remove(record.id)
+            case AttributesComputed():
+                if self.person(record.profile) is not None:
+                    profile = self._person({"profile": record.profile, "offset": row["offset"]}, record.r)
+                    profile.computed |= record.values
 
 
 def features_as_of(past: Past, rows: Iterable[Row], batch_rows: int = BATCH_ROWS) -> Iterator[Rows]:
