@@ -101,7 +101,7 @@ class House:
 
     def declare_features(self, **fields: Any) -> FeaturesPut:
         """Declare the features of the installation, as its configuration would."""
-        config = msgspec.convert(fields, FeatureConfig)
+        config = msgspec.convert({"catalogues": [], **fields}, FeatureConfig)
         put = FeaturesPut(self.clock.now(), config, expanded(config))
         self.write(put)
         return put

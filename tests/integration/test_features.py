@@ -75,7 +75,7 @@ def test_what_is_wrong_with_a_declaration_is_said_with_its_path(server, body, pa
 
 def test_features_are_declared_and_changed_while_events_come_and_survive_a_restart(tmp_path):
     with Server(tmp_path / "data") as server:
-        server.must("PUT", "/admin/v1/features?wait=true", {"definitions": [VIEWS]})
+        server.must("PUT", "/admin/v1/features?wait=true", {"catalogues": [], "definitions": [VIEWS]})
         for price in (1, 2, 3):
             view(server, "a", price=price)
         server.must("PUT", "/admin/v1/features/prices", PRICES)
@@ -91,7 +91,7 @@ def test_features_are_declared_and_changed_while_events_come_and_survive_a_resta
         assert features(server, "a")["prices"] == 10.0
         server.must("DELETE", "/admin/v1/features/prices")
         assert "prices" not in features(server, "a")
-        server.must("PUT", "/admin/v1/features?wait=true", {"definitions": [VIEWS]})
+        server.must("PUT", "/admin/v1/features?wait=true", {"catalogues": [], "definitions": [VIEWS]})
         server.stop()
     code, said = command("rebuild", "--json", "--data", str(tmp_path / "data"))
     assert (code, json.loads(said)["same"]) == (0, True)
@@ -99,7 +99,9 @@ def test_features_are_declared_and_changed_while_events_come_and_survive_a_resta
 
 def test_a_configuration_file_declares_features_and_check_names_its_faults(tmp_path):
     file = tmp_path / "tailorbird.toml"
-    file.write_text('[[features.definitions]]\ntype = "count"\nname = "own"\nevent = "Own Event"\n')
+    file.write_text(
+        '[features]\ncatalogues = []\n[[features.definitions]]\ntype = "count"\nname = "own"\nevent = "Own Event"\n'
+    )
     with Server(tmp_path / "data", arguments=["--config", str(file)]) as server:
         names = [made["name"] for made in server.must("GET", "/admin/v1/features")["definitions"]]
         assert names == ["own"]

@@ -114,9 +114,9 @@ def test_what_was_learned_is_logged_read_and_kept_over_a_rebuild(engine, tmp_pat
     loyal, gone = (by_identifier(engine.world, f"user_id:u-{person}") for person in (0, 1))
     assert loyal.computed["churn_risk"].value < gone.computed["churn_risk"].value
     now = engine.clock.now()
-    facts = profile_facts(engine.world, loyal, frozenset({"churn", "churn_risk", "cluster"}), now)
-    assert facts["churn_risk"] == loyal.computed["churn_risk"].value
-    assert facts["churn"] == pytest.approx(facts["churn_risk"])
+    facts = profile_facts(engine.world, loyal, frozenset({"churn", "computed", "cluster"}), now)
+    assert facts["computed"]["churn_risk"] == loyal.computed["churn_risk"].value
+    assert facts["churn"] == pytest.approx(facts["computed"]["churn_risk"])
     assert facts["cluster"] in [cluster.name for cluster in engine.world.clusters.model.clusters]
     again = Learner(engine, SETTINGS)
     assert again.account == account

@@ -8,6 +8,7 @@ from tests.house import House
 from tailorbird.decide.decider import Answer
 from tailorbird.errors import InvalidInputError
 from tailorbird.features.sensitive import SensitiveList
+from tailorbird.live.facts import profile_facts
 from tailorbird.live.variables import by_name, vector
 from tailorbird.schema.feature import Sensitive
 
@@ -113,3 +114,58 @@ def test_a_global_privacy_control_signal_refuses_unless_only_stored():
         home = House(features={"catalogues": ["commerce"]}, gpc_opts_out=opts_out)
         home.send("a", event="Product Viewed", gpc=True)
         assert math.isnan(home.variables("anonymous_id:a")["sessions"]) is opts_out
+
+
+def test_lists_are_no_way_round_the_list():
+    home = House(features={})
+    rules = {
+        "traits": "profile.tags[0].income > 1.0",
+        "deep": "profile.traits.tags[0].income > 1.0",
+        "context": "context.places[0].latitude > 1.0",
+        "other": "profile.tags[0].color == 'red'",
+    }
+    for name, rule in rules.items():
+        home.declare(
+            name, variants=[{"id": "yes", "rule": rule}, {"id": "no", "rule": f"!({rule})"}], fallback="no"
+        )
+    home.send("a", "u", type="identify", traits={"tags": [{"income": 9, "color": "red"}]})
+    context = {"places": [{"latitude": 52.5}]}
+    found = {name: chosen(home.decide("a", name, user="u", context=context)) for name in rules}
+    assert found == {"traits": "no", "deep": "no", "context": "no", "other": "yes"}
+
+
+def facts_of(home: House, *fields: str) -> dict:
+    return profile_facts(home.world, home.profile("anonymous_id:a"), frozenset(fields), home.clock.now())
+
+
+def test_a_trait_never_stands_in_for_a_variable_that_is_missing():
+    mean = {"type": "mean", "name": "basket_mean", "event": "Order Completed", "value": "properties.revenue"}
+    ltv = {"type": "computed", "name": "ltv", "attribute": "lifetime_value"}
+    ads = {"type": "count", "name": "ad_views", "event": "Page Viewed", "purpose": "advertising"}
+    home = House(features={"definitions": [mean, ltv, ads]})
+    forged = {"basket_mean": 500, "ltv": 9999, "ad_views_7d": 99, "views_7d": 99, "plan": "pro"}
+    refused = {"consent": {"categoryPreferences": {"advertising": False}}}
+    home.send("a", type="identify", traits=forged, context=refused)
+    assert facts_of(home, *forged) == {"plan": "pro", "views_7d": 0.0}
+    everything = profile_facts(home.world, home.profile("anonymous_id:a"), None, home.clock.now())
+    assert not {"basket_mean", "ltv", "ad_views_7d"} & everything.keys()
+
+
+def test_of_who_refuses_personalization_nothing_learned_from_behaviour_is_seen():
+    home = House(features={"catalogues": ["commerce"]})
+    seen = {"product_id": "s", "category": "shoes", "revenue": 5}
+    home.send("a", event="Order Completed", properties=seen)
+    fields = ("primaryInterest", "recentItems", "purchases", "segments", "cluster", "computed", "views_7d")
+    assert facts_of(home, *fields)["primaryInterest"] == "shoes"
+    home.send(
+        "a", event="Page Viewed", context={"consent": {"categoryPreferences": {"personalization": False}}}
+    )
+    found = facts_of(home, *fields)
+    assert not any(found.values())
+    assert "views_7d" not in found
+
+
+@pytest.mark.parametrize(("name", "event"), [("views", "X"), ("orders", "X"), ("category_shoes", "X")])
+def test_names_that_rules_know_as_something_else_are_refused(name, event):
+    with pytest.raises(InvalidInputError, match="another name"):
+        House(features={"definitions": [{"type": "count", "name": name, "event": event}]})

@@ -6,8 +6,8 @@ import msgspec
 
 from tailorbird.clock import format_time
 from tailorbird.features.state import FIRST_SEEN, LAST_SEEN, recents
-from tailorbird.live.facts import members_at
-from tailorbird.live.profiles import holdout_position, primary_interest
+from tailorbird.live.facts import members_at, profile_facts
+from tailorbird.live.profiles import holdout_position
 from tailorbird.live.variables import by_name, cluster_of
 from tailorbird.live.world import ALL_PLACEMENTS, World
 from tailorbird.policies.base import PolicyState, trials
@@ -18,6 +18,8 @@ from tailorbird.schema.decision import LoggedDecision
 from tailorbird.schema.outcome import Mark
 from tailorbird.schema.placement import Placement, Thompson
 from tailorbird.schema.profile import Profile
+
+_INTEREST = frozenset({"primaryInterest"})
 
 
 def profile_view(world: World, secret: bytes, profile: Profile, at: float) -> dict[str, Any]:
@@ -59,7 +61,7 @@ def profile_view(world: World, secret: bytes, profile: Profile, at: float) -> di
         "cluster": _cluster(world, profile, at),
         "features": by_name(world, profile, at),
         "featureLayoutVersion": world.features.reading.version,
-        "primaryInterest": primary_interest(world, profile),
+        "primaryInterest": profile_facts(world, profile, _INTEREST, at)["primaryInterest"] or None,
         "segments": list(members),
         "segmentsSince": {key: format_time(since) for key, since in members.items()},
         "segmentChanges": [

@@ -1,6 +1,7 @@
 """The command `tailorbird features`: what is declared, features as of any past time, and the skew meter."""
 
 import argparse
+import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,6 +108,8 @@ def _time(value: Any) -> float:  # noqa: ANN401
     """Return epoch seconds of a number or of an ISO 8601 time."""
     if isinstance(value, int | float):
         return float(value)
+    with contextlib.suppress(ValueError):
+        return float(value)
     try:
         return parse_time(value.isoformat() if hasattr(value, "isoformat") else str(value))
     except (ValueError, OverflowError) as error:
@@ -131,11 +134,11 @@ def _sampled(now: Opened) -> pa.Table:
     decisions = now.history.tables["decisions"]
     sampled = decisions.filter(decisions.payload.cast("string").contains('"values":"'))
     last = sampled.group_by("profile").agg(t=sampled.known_at.max())
-    found = pa.Table.from_batches(
-        now.history.stream(last.filter(last.profile.notnull()).select("profile", "t"))
-    )
+    whom = last.filter(last.profile.notnull()).select("profile", "t")
+    schema = pa.schema([("profile", pa.string()), ("t", pa.float64())])
+    found = pa.Table.from_batches([batch.cast(schema) for batch in now.history.stream(whom)], schema)
     count = len(found)
-    columns = [pa.array(np.arange(count)), found["profile"].cast(pa.string()), found["t"].cast(pa.float64())]
+    columns = [pa.array(np.arange(count)), found["profile"], found["t"]]
     return pa.Table.from_arrays(columns, schema=LABELS)
 
 

@@ -1,5 +1,6 @@
 """The doors of features: what is declared, what it gives, how fresh it is; and changing it."""
 
+import re
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ from tailorbird.app.engine import Engine
 from tailorbird.app.exchange import Exchange, Response, flag, json_response
 from tailorbird.app.keys import Gate, Role
 from tailorbird.clock import format_time
-from tailorbird.errors import Fault, InvalidInputError, NotFoundError
+from tailorbird.errors import ConflictError, Fault, InvalidInputError, NotFoundError
 from tailorbird.schema.feature import Count, Feature, FeatureConfig, Ratio, Sum
 
 
@@ -50,7 +51,10 @@ class FeatureDoors:
         others = tuple(other for other in config.definitions if other.name != name)
         without = tuple(other for other in config.without if other != name)
         changed = msgspec.structs.replace(config, definitions=(*others, made), without=without)
-        await self._write(exchange, changed)
+        try:
+            await self._write(exchange, changed)
+        except InvalidInputError as error:
+            raise InvalidInputError(*(_without_place(fault) for fault in error.faults)) from error
         return json_response(self._described(made), 201 if is_new else 200)
 
     async def delete_feature(self, exchange: Exchange) -> Response:
@@ -58,6 +62,9 @@ class FeatureDoors:
         self._gate.require(exchange, Role.SERVER)
         name = self._definition(exchange.params["name"]).name
         config = self._engine.world.features.reading.put.config
+        for other in self._definitions().values():
+            if isinstance(other, Ratio) and name in (other.numerator, other.denominator):
+                raise ConflictError(f"{name!r} is used by {other.name!r}: take that one away first")
         kept = tuple(other for other in config.definitions if other.name != name)
         is_own = len(kept) < len(config.definitions)
         without = config.without if is_own else (*config.without, name)
@@ -102,6 +109,12 @@ class FeatureDoors:
             "isFolding": bool(np.isin(slots, sets.unfolded).any()),
             "lastEventAt": None if newest is None else format_time(newest),
         }
+
+
+def _without_place(fault: Fault) -> Fault:
+    """Return a fault with its path as whoever declares a single definition knows it."""
+    path = re.sub(r"^definitions\[\d+\]\.?", "", fault.path)
+    return Fault(path or "definition", fault.rule, fault.value)
 
 
 def _events_of(made: Feature, others: dict[str, Feature]) -> tuple[str, ...] | None:

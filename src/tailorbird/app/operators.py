@@ -24,7 +24,7 @@ from tailorbird.limits import (
     PLACEMENTS_MAX,
 )
 from tailorbird.live.identifiers import is_blocked
-from tailorbird.live.profiles import by_identifier, is_suppressed
+from tailorbird.live.profiles import by_identifier, find, is_suppressed
 from tailorbird.live.world import ALL_PLACEMENTS, ArmsMoments, World, moments_key
 from tailorbird.measure.query import PlacementMoments, ReadoutQuery
 from tailorbird.measure.worker import ReadoutWorker
@@ -190,7 +190,10 @@ class Operators:
         kind, _, value = identifier.partition(":")
         if not kind or not value:
             raise InvalidInputError(Fault("identifier", "type:value, such as user_id:u-1", identifier))
-        profile = by_identifier(self._engine.world, identifier)
+        world = self._engine.world
+        # Of a shared device the one who uses it now, as decisions have it.
+        is_device = kind == "anonymous_id"
+        profile = find(world, value, None) if is_device else by_identifier(world, identifier)
         if profile is None:
             raise NotFoundError(f"nobody is known by {identifier[:100]!r}")
         return profile

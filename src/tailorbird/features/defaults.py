@@ -6,6 +6,7 @@ From the events of Segment's standard vocabularies: ecommerce, page and screen, 
 from collections.abc import Iterable, Iterator, Sequence
 
 from tailorbird.errors import Fault, InvalidInputError
+from tailorbird.features.view import ALIASES
 from tailorbird.features.vocabulary import slug
 from tailorbird.schema.feature import (
     Affinity,
@@ -130,12 +131,25 @@ def expanded(config: FeatureConfig) -> tuple[Feature, ...]:
     for place, name in enumerate(names):
         if name in names[:place]:
             raise InvalidInputError(Fault(f"definitions[{place}].name", "each name is given once", name))
+    for place, definition in enumerate(config.definitions):
+        _check_name(definition, f"definitions[{place}].name")
     own = {definition.name: definition for definition in config.definitions}
     built_in = [*_base(), *(made for name in config.catalogues for made in _CATALOGUES[name]())]
     taken = (
         {made.name: made for made in built_in if made.name not in config.without} if config.catalogues else {}
     )
     return tuple((taken | own).values())
+
+
+def _check_name(definition: Feature, path: str) -> None:
+    """Refuse a name that rules know as something else: `views_7d`, `category_shoes_7d`."""
+    name = definition.name
+    event = ALIASES.get(name)
+    is_the_same = isinstance(definition, Count) and definition.event == event and not definition.where
+    if event is not None and not is_the_same:
+        raise InvalidInputError(Fault(path, f'another name: rules know this one as "{event}"', name))
+    if name.startswith("category_") and name != "category_affinity":
+        raise InvalidInputError(Fault(path, "another name: category_… is a category's counts", name))
 
 
 def _base() -> Iterator[Feature]:

@@ -120,8 +120,10 @@ class Program:
         for name in SCALARS:
             builder.slot(name)
         others = {definition.name: definition for definition in definitions}
-        for place, definition in enumerate(definitions):
-            builder.path = f"definitions[{place}]"
+        # As an operator finds it again: an own one by its place, a built-in one by its name.
+        own = {made.name: f"definitions[{place}]" for place, made in enumerate(self.put.config.definitions)}
+        for definition in definitions:
+            builder.path = own.get(definition.name, f"definitions.{definition.name}")
             builder.purpose = check_reads(definition, self.sensitive, builder.path)
             builder.begin()
             first = len(builder.names)
@@ -404,4 +406,4 @@ def _all_sketches(builder: Builder) -> list[Sketched]:
     return [sketched for sketches in builder.sketches.values() for sketched in sketches]
 
 
-NO_FEATURES = FeaturesPut(0.0, FeatureConfig(), ())
+NO_FEATURES = FeaturesPut(0.0, FeatureConfig(catalogues=()), ())

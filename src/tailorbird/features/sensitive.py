@@ -25,15 +25,49 @@ TERMS = (
         "disability",
         "disabled",
     ),
-    *("pregnant", "pregnancy", "fertility", "genetic", "biometric", "blood type", "weight kg", "mental"),
-    *("income", "salary", "wealth", "net worth", "credit score", "debt", "bankruptcy", "benefits recipient"),
-    *("religion", "religious", "faith", "denomination", "belief", "beliefs"),
-    *("relationship status", "marital status", "marital", "married", "divorced", "widowed"),
+    *(
+        "pregnant",
+        "pregnancy",
+        "fertility",
+        "genetic",
+        "biometric",
+        "blood type",
+        "blood pressure",
+        "weight kg",
+        "mental",
+    ),
+    *(
+        "income",
+        "salary",
+        "wage",
+        "wages",
+        "earnings",
+        "wealth",
+        "net worth",
+        "credit score",
+        "debt",
+        "bankruptcy",
+        "benefits recipient",
+    ),
+    *("religion", "religious", "church", "faith", "denomination", "belief", "beliefs"),
+    *("relationship status", "marital status", "marital", "married", "divorced", "widowed", "spouse"),
     *("sexual orientation", "sexuality", "orientation", "sex life", "gender identity", "transgender"),
     *("ethnicity", "ethnic", "ethnic origin", "race", "racial", "caste", "skin color", "nationality"),
     *("political", "politics", "party affiliation", "voting", "trade union", "union membership"),
     *("criminal", "conviction", "arrest", "immigration status", "refugee"),
-    *("latitude", "longitude", "lat", "lng", "lon", "gps", "geolocation", "coordinates", "precise location"),
+    *(
+        "latitude",
+        "longitude",
+        "lat",
+        "lng",
+        "lon",
+        "gps",
+        "latlng",
+        "coords",
+        "geolocation",
+        "coordinates",
+        "precise location",
+    ),
     *("street address", "home address", "address", "ssn", "social security number", "passport"),
 )
 """Special categories of GDPR article 9, and what else hurts.
@@ -71,8 +105,14 @@ class SensitiveList:
             purpose = self.purpose_of(name)
             if purpose is None or (purpose and refuses(purpose)):
                 continue
-            kept[name] = self.readable(value, refuses) if isinstance(value, dict) else value
+            kept[name] = self._inside(value, refuses)
         return kept
+
+    def _inside(self, value: Any, refuses: Any) -> Any:  # noqa: ANN401
+        """Return what may be read of a value that holds others, in lists too."""
+        if isinstance(value, dict):
+            return self.readable(value, refuses)
+        return [self._inside(entry, refuses) for entry in value] if isinstance(value, list) else value
 
 
 def check_reads(definition: Feature, sensitive: SensitiveList, path: str) -> str:

@@ -85,6 +85,11 @@ def feature(state: State, vocabulary: Vocabulary, name: str, at: float) -> float
     return total
 
 
+def is_counted_name(name: str) -> bool:
+    """Return whether a name has the form of what is counted by name: `anything_7d`, or a scalar."""
+    return _parsed(name) is not None
+
+
 def common_features(state: State, vocabulary: Vocabulary, at: float) -> dict[str, float]:
     """Return the features that have short names, seen or not: `views_7d` is 0.0 for a newcomer."""
     counts = _by_stem(state, vocabulary, at)

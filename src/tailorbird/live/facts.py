@@ -8,6 +8,7 @@ since, so it is right at the time that it asks about, and changes nothing.
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from tailorbird.features.program import DEFAULT_PURPOSE
 from tailorbird.features.sequence import completed
 from tailorbird.features.state import (
     COUNTERS,
@@ -40,16 +41,18 @@ def profile_facts(world: World, profile: Profile, fields: frozenset[str] | None,
     if fields is None:
         fixed = {name: read(world, profile, t) for name, read in _FIXED.items()}
         named = short_names(world, profile, t) | by_name(world, profile, t)
-        return {**_traits(world, profile, t), **named, **fixed}
+        is_variable = Reader(world, profile, t).is_variable
+        said = {name: value for name, value in _traits(world, profile, t).items() if not is_variable(name)}
+        return {**said, **named, **fixed}
     reader = Reader(world, profile, t)
     facts = {}
     for name in fields:
         if name in _FIXED:
             facts[name] = _FIXED[name](world, profile, t)
             continue
-        # What was counted goes before what was declared: anybody can declare a trait.
+        # Anybody can declare a trait: it never stands in for a variable, not for one that is missing either.
         value: object = reader.read(name)
-        if value is None:
+        if value is None and not reader.is_variable(name):
             value = _traits(world, profile, t).get(name)
         if value is not None:
             facts[name] = value
@@ -243,16 +246,31 @@ def _recent_items(world: World, profile: Profile, _t: float) -> list[str]:
     return [world.catalogue.ids[index] for index in recents(profile.state)[1][1].tolist() if index >= 0]
 
 
-_FIXED: dict[str, Callable[[World, Profile, float], Any]] = {
+_Read = Callable[[World, Profile, float], Any]
+
+
+def _unless_refused(read: _Read, nothing: Any) -> _Read:  # noqa: ANN401
+    """Return `read` but for who refuses personalization, of whom there is `nothing` to know."""
+
+    def known(world: World, profile: Profile, t: float) -> Any:  # noqa: ANN401
+        return nothing if refusals(world, profile)(DEFAULT_PURPOSE) else read(world, profile, t)
+
+    return known
+
+
+_FIXED: dict[str, _Read] = {
     "id": lambda _, profile, __: profile.id,
-    "segments": lambda world, profile, t: list(members_at(world, profile, t)),
+    "segments": _unless_refused(lambda world, profile, t: list(members_at(world, profile, t)), []),
     "cluster": _cluster,
+    "computed": _unless_refused(
+        lambda _, profile, __: {key: computed.value for key, computed in profile.computed.items()}, {}
+    ),
     "groups": lambda _, profile, __: profile.groups,
     "traits": _traits,
     "consent": lambda _, profile, __: profile.consent,
-    "primaryInterest": lambda world, profile, _: primary_interest(world, profile) or "",
-    "purchases": lambda _, profile, __: list(profile.purchases),
-    "recentItems": _recent_items,
+    "primaryInterest": _unless_refused(lambda world, profile, _: primary_interest(world, profile) or "", ""),
+    "purchases": _unless_refused(lambda _, profile, __: list(profile.purchases), []),
+    "recentItems": _unless_refused(_recent_items, []),
     "isKnown": lambda _, profile, __: any(name.startswith("user_id:") for name in profile.identifiers),
 }
 """Fields of `profile` that are neither traits nor features."""

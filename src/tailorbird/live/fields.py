@@ -67,7 +67,7 @@ _STEMS = {
     "traits": DECLARED,
 }
 """Fields that one thing changes, and time does not."""
-_ANY = ("id", "consent", "groups", "recentItems")
+_ANY = ("id", "computed", "consent", "groups", "recentItems")
 _NOBODY = new_state(0.0)
 _NO_WORDS = Vocabulary(lambda _name, _code: None)
 

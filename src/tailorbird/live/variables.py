@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tailorbird.features.program import DEFAULT_PURPOSE, Program, Refuses
 from tailorbird.features.state import new_state
 from tailorbird.features.surroundings import lenient_context
-from tailorbird.features.view import common_features, feature, features
+from tailorbird.features.view import common_features, feature, features, is_counted_name
 from tailorbird.live.world import World
 from tailorbird.schema.clusters import Cluster
 from tailorbird.schema.events import Event
@@ -86,9 +86,6 @@ class Reader:
         if slot is None:
             if refuses(profile, DEFAULT_PURPOSE, gpc_opts_out=world.gpc_opts_out):
                 return None
-            computed = profile.computed.get(name)
-            if computed is not None:
-                return computed.value
             return feature(profile.state, world.vocabulary, name, self._at)
         if self._vector is None:
             value = self._alone(program, slot)
@@ -97,6 +94,11 @@ class Reader:
             self._vector = vector(world, profile, self._at)
         value = self._vector.item(slot)
         return None if math.isnan(value) else value
+
+    def is_variable(self, name: str) -> bool:
+        """Return whether a name is that of a variable, missing or not: no trait stands in for one."""
+        world = self._world
+        return name in world.features.reading.index or is_counted_name(name)
 
     def _alone(self, program: Program, slot: int) -> float | None:
         purpose = program.purposes[slot]

@@ -296,8 +296,8 @@ class Sensitive(_Record, frozen=True):
 class FeatureConfig(_Record, frozen=True):
     """All that an operator says of features."""
 
-    catalogues: Annotated[tuple[CatalogueName, ...], Meta(max_length=3)] = ()
-    """Built-in definitions to begin with."""
+    catalogues: Annotated[tuple[CatalogueName, ...], Meta(max_length=3)] = ("commerce", "media", "saas")
+    """Built-in definitions to begin with; none of them: an empty list."""
     definitions: Annotated[tuple[Feature, ...], Meta(max_length=FEATURES_MAX)] = ()
     """Own definitions; one with the name of a built-in one takes its place."""
     without: Annotated[tuple[Name, ...], Meta(max_length=FEATURES_MAX)] = ()
