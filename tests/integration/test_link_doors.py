@@ -83,7 +83,7 @@ def test_rows_are_taken_one_by_one_and_each_fault_names_its_row(api):
     assert (answer["linked"], answer["refused"], answer["wrong"]) == (1, 1, 8)
     assert [error["path"] for error in answer["errors"]] == [
         "links[1].identifiers", "links[2].identifiers[1]", "links[3].identifiers[1]", "links[4].identifiers[1]",
-        "links[5].confidence", "links[6].at", "links[7].identifiers", "links[8]",
+        "links[5].confidence", "links[6].at", "links[7].identifiers", "links[8]", "links[9]",
     ]  # fmt: skip
     assert not is_one(api, f"user_id:{user}", f"user_id:{second}")
 

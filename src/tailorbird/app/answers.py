@@ -414,7 +414,7 @@ class RevocationAnswer(Answer):
 
 
 class DeclaredAnswer(Answer):
-    """What became of declared links; `errors` are of the `wrong` rows, the first hundred."""
+    """What became of declared links; `errors` are of wrong rows, then of refused ones, the first hundred."""
 
     linked: int
     suggested: int

@@ -52,8 +52,8 @@ class Declared(msgspec.Struct):
     linked: int = 0
     """Two identifiers of one person now."""
     suggested: int = 0
-    refused: int = 0
-    """Two people still, because a rule of identity or a revocation stands between them."""
+    refused: list[tuple[int, Pair]] = []
+    """(row, identifiers): two people still; a rule of identity or a revocation stands between them."""
     errors: list[tuple[int, Fault]] = []
     """(row, what is wrong with it)."""
 
@@ -85,7 +85,7 @@ class Links:
             elif self._is_one(record.identifiers):
                 done.linked += 1
             else:
-                done.refused += 1
+                done.refused.append((index, record.identifiers))
         await self._engine.durable()
         return done
 
@@ -205,14 +205,16 @@ class Links:
 def declared_view(done: Declared) -> dict[str, Any]:
     """Return what became of declared links, as JSON."""
     wrong = len({index for index, _ in done.errors})
+    between = "a rule of identity, a revocation or somebody else's device stands between them"
+    refused = [(index, Fault("body", between, list(pair))) for index, pair in done.refused]
     return {
         "linked": done.linked,
         "suggested": done.suggested,
-        "refused": done.refused,
+        "refused": len(done.refused),
         "wrong": wrong,
         "errors": [
             {"path": _path(index, fault), "rule": fault.rule, "value": fault.value}
-            for index, fault in done.errors[:ERRORS_SHOWN_MAX]
+            for index, fault in [*done.errors, *refused][:ERRORS_SHOWN_MAX]
         ],
     }
 
