@@ -14,6 +14,8 @@ from tailorbird.app.keeper import Keeper
 from tailorbird.app.learner import Learner, LearnSettings
 from tailorbird.app.learning import LearnRequest, learn
 from tailorbird.clock import ManualClock
+from tailorbird.decide.compiled import check
+from tailorbird.decide.visitor import Request
 from tailorbird.features.defaults import CATALOGUES
 from tailorbird.live.facts import profile_facts
 from tailorbird.live.profiles import by_identifier
@@ -21,10 +23,14 @@ from tailorbird.live.world import TABLES
 from tailorbird.process.worker import Fold
 from tailorbird.schema.clusters import KMeans
 from tailorbird.schema.computed import Churn, LifetimeValue
+from tailorbird.schema.decision import PlacementRequest, VisitorRef
 from tailorbird.schema.events import LoggedEvent
 from tailorbird.schema.feature import FeatureConfig
+from tailorbird.schema.placement import Placement
+from tailorbird.schema.records import PlacementPut
 from tailorbird.stores.sqlite import SqliteState
 
+HERO = {"key": "hero", "variants": [{"id": "a"}, {"id": "b"}]}
 DAY = 86_400.0
 BEGIN = 1_700_000_000.0
 DAYS = 70
@@ -53,7 +59,7 @@ def past() -> Iterator[tuple[float, int, str, dict]]:
 def engine(tmp_path_factory) -> Iterator[Engine]:
     clock = ManualClock(BEGIN)
     folder = tmp_path_factory.mktemp("learning") / "data"
-    made = Engine(folder, Options(bytes(range(32)), seed=1), clock)
+    made = Engine(folder, Options(bytes(range(32)), holdout_share=0.0, seed=1, sample_share=1.0), clock)
     made.recover()
     computed = {"type": "computed", "name": "churn", "attribute": "churn_risk"}
     config = msgspec.convert({"catalogues": list(CATALOGUES), "definitions": [computed]}, FeatureConfig)
@@ -70,6 +76,10 @@ def engine(tmp_path_factory) -> Iterator[Engine]:
         }
         made.write(LoggedEvent(t, t, body["messageId"], msgspec.Raw(json.dumps(body).encode())))
     clock.advance(BEGIN + DAYS * DAY - clock.now())
+    made.write(PlacementPut(clock.now(), check(msgspec.convert(HERO, Placement))))
+    for person in range(6):
+        asked = Request(VisitorRef(None, f"u-{person}"), [PlacementRequest("hero")], {"locale": "de-AT"})
+        made.decider.decide(asked)
     asyncio.run(made.checkpoint())
     yield made
     made.close()
@@ -109,6 +119,8 @@ def test_what_was_learned_is_logged_read_and_kept_over_a_rebuild(engine, tmp_pat
     account = asyncio.run(learner.learn())
     assert account.failure == ""
     assert account.people == account.changed > 300
+    assert account.skew.compared >= 5
+    assert account.skew.skewed == [], "served as history says"
     accepted = [model.attribute.key for model in learner.models if model.is_accepted]
     assert "churn_risk" in accepted
     loyal, gone = (by_identifier(engine.world, f"user_id:u-{person}") for person in (0, 1))

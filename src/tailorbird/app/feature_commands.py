@@ -14,16 +14,16 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from tailorbird.app.config import Config, load_config
-from tailorbird.app.past import Opened, opened, rows_of
+from tailorbird.app.past import Opened, opened, rows_of, skew_of
 from tailorbird.clock import parse_time
 from tailorbird.errors import ConfigurationError, Fault, InvalidInputError
 from tailorbird.features.defaults import CATALOGUES, expanded
 from tailorbird.features.program import Program
 from tailorbird.features.vocabulary import Vocabulary
 from tailorbird.schema.feature import FeatureConfig, FeaturesPut
-from tailorbird.stores.history import LABELS, NAMED_LABELS
+from tailorbird.stores.history import NAMED_LABELS
 from tailorbird.train.dataset import Rows, features_as_of
-from tailorbird.train.skew import SkewMeter, SkewReport
+from tailorbird.train.skew import SkewReport
 
 
 def run_features(options: argparse.Namespace) -> int:
@@ -122,24 +122,9 @@ def _time(value: Any) -> float:  # noqa: ANN401
 def _skew(config: Config, *, is_json: bool) -> int:
     """Compare what a sample of decisions was made with to history; exit code 1 where anything differs."""
     with opened(Path(config.data), gpc_opts_out=config.global_privacy_control == "opt-out") as now:
-        meter = SkewMeter(now.past, now.names, now.version)
-        meter.take(rows_of(now.history, _sampled(now)))
-    report = meter.report()
+        report = skew_of(now)
     print(msgspec.json.encode(report).decode() if is_json else _told(report))
     return 1 if report.skewed else 0
-
-
-def _sampled(now: Opened) -> pa.Table:
-    """Return a label at the end of history for everybody of whom a decision logged its variables."""
-    decisions = now.history.tables["decisions"]
-    sampled = decisions.filter(decisions.payload.cast("string").contains('"values":"'))
-    last = sampled.group_by("profile").agg(t=sampled.known_at.max())
-    whom = last.filter(last.profile.notnull()).select("profile", "t")
-    schema = pa.schema([("profile", pa.string()), ("t", pa.float64())])
-    found = pa.Table.from_batches([batch.cast(schema) for batch in now.history.stream(whom)], schema)
-    count = len(found)
-    columns = [pa.array(np.arange(count)), found["profile"], found["t"]]
-    return pa.Table.from_arrays(columns, schema=LABELS)
 
 
 def _told(report: SkewReport) -> str:

@@ -25,6 +25,7 @@ from tailorbird.live.model_segments import ModelSegments
 from tailorbird.measure.worker import begin_child
 from tailorbird.schema.clusters import ClusterModel, ClusterSettings, ClustersFound
 from tailorbird.schema.computed import AttributesComputed, ComputedAttribute, ComputedModel, ComputedValue
+from tailorbird.train.skew import SkewReport
 
 logger = logging.getLogger("tailorbird")
 
@@ -55,6 +56,8 @@ class Account(msgspec.Struct, frozen=True, rename="camel"):
     skipped: dict[str, str] = {}
     """By attribute (or `clusters`), why nothing was learned of it."""
     failure: str = ""
+    skew: SkewReport | None = None
+    """How what sampled decisions were made with differs from what history says, variable by variable."""
 
 
 class _Learned(msgspec.Struct):
@@ -65,6 +68,7 @@ class _Learned(msgspec.Struct):
     values: dict[str, dict[str, ComputedValue]]
     skipped: dict[str, str]
     people: int
+    skew: SkewReport
 
 
 class Learner:
@@ -132,8 +136,11 @@ class Learner:
                 self.account = msgspec.structs.replace(self.account, at=at, failure=str(error) or "timed out")
             else:
                 took = round(clock.elapsed() - started, 1)
-                self.account = Account(at, took, learned.people, changed, learned.skipped)
+                self.account = Account(at, took, learned.people, changed, learned.skipped, skew=learned.skew)
                 self.models = learned.models
+                if learned.skew.skewed:
+                    names = ", ".join(one.name for one in learned.skew.skewed[:5])
+                    logger.error("features that were served differ from their history: %s", names)
                 await asyncio.to_thread(self._keep, learned)
             return self.account
 

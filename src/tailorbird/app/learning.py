@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tailorbird.app.engine import current_state
-from tailorbird.app.past import opened, rows_of
+from tailorbird.app.past import opened, rows_of, skew_of
 from tailorbird.errors import Fault, InvalidInputError
 from tailorbird.features.paths import number_of
 from tailorbird.features.state import FIRST_SEEN
@@ -40,6 +40,7 @@ from tailorbird.segment.split import DAY_SECONDS, time_split
 from tailorbird.stores.history import LABELS, History
 from tailorbird.stores.sqlite import SqliteState
 from tailorbird.train.dataset import Past, features_as_of
+from tailorbird.train.skew import SkewReport
 
 CUT_DAYS = 7.0
 """Between cuts: a week, so that each falls on the same day of it."""
@@ -67,6 +68,8 @@ class Learned(msgspec.Struct, frozen=True):
     skipped: dict[str, str]
     """By attribute (or `clusters`), why nothing was learned of it."""
     people: int
+    skew: SkewReport
+    """Of the variables that sampled decisions were made with."""
 
 
 class _Present(NamedTuple):
@@ -104,7 +107,9 @@ def learn(request: LearnRequest) -> Learned:
         values = _values([model for model in models if model.is_accepted], present, until)
         clusters = _clusters(request, present, (until, generator), skipped)
         present.world.store.close()
-    return Learned(models, clusters, values, skipped, len(present.ids))
+    with opened(Path(request.folder), gpc_opts_out=request.gpc_opts_out) as now:
+        skew = skew_of(now)
+    return Learned(models, clusters, values, skipped, len(present.ids), skew)
 
 
 # --- who there is ---------------------------------------------------------------------------------------

@@ -6,14 +6,16 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from tailorbird.app.engine import current_state, current_warehouse
 from tailorbird.errors import ConfigurationError
 from tailorbird.live.world import TABLES, World
-from tailorbird.stores.history import History
+from tailorbird.stores.history import LABELS, History
 from tailorbird.stores.sqlite import SqliteState
 from tailorbird.train.dataset import Past, Row
+from tailorbird.train.skew import SkewMeter, SkewReport
 
 CACHE_BYTES = 256 * 1024 * 1024
 """Of the people at hand; others wait in a temporary file."""
@@ -61,3 +63,23 @@ def rows_of(history: History, labels: pa.Table) -> Iterator[Row]:
     """Yield the rows of `History.rows_as_of` as dictionaries, in the order of the log."""
     for batch in history.rows_as_of(labels):
         yield from batch.to_pylist()
+
+
+def skew_of(now: Opened) -> SkewReport:
+    """Return how what sampled decisions were made with differs from what history says; folds those people."""
+    meter = SkewMeter(now.past, now.names, now.version)
+    meter.take(rows_of(now.history, _sampled(now)))
+    return meter.report()
+
+
+def _sampled(now: Opened) -> pa.Table:
+    """Return a label at the end of history for everybody of whom a decision logged its variables."""
+    decisions = now.history.tables["decisions"]
+    sampled = decisions.filter(decisions.payload.cast("string").contains('"values":"'))
+    last = sampled.group_by("profile").agg(t=sampled.known_at.max())
+    whom = last.filter(last.profile.notnull()).select("profile", "t")
+    schema = pa.schema([("profile", pa.string()), ("t", pa.float64())])
+    found = pa.Table.from_batches([batch.cast(schema) for batch in now.history.stream(whom)], schema)
+    count = len(found)
+    columns = [pa.array(np.arange(count)), found["profile"], found["t"]]
+    return pa.Table.from_arrays(columns, schema=LABELS)
