@@ -187,7 +187,7 @@ def test_nothing_of_an_erased_person_is_in_any_file(server):
     assert (proof["remaining"], proof["found"]) == (0, proof["removed"])
     assert proof["stores"]["log"]["kinds"] == {
         "events": 7, "decisions": 4, "outcomes": 1, "consents": 1, "revokedLinks": 0, "declaredLinks": 0,
-        "segmentChanges": 0,
+        "segmentChanges": 0, "computedAttributes": 0,
         "namedByOthers": 0,
     }  # fmt: skip
     assert proof["stores"]["rejects"]["kinds"] == {"refusedEvents": 2}
