@@ -19,6 +19,7 @@ from tailorbird.features.defaults import expanded
 from tailorbird.live.decision_ids import decision_id, offset_of
 from tailorbird.live.foreknown import foreknow
 from tailorbird.live.profiles import by_identifier
+from tailorbird.live.revocations import revoked_in
 from tailorbird.live.variables import vector
 from tailorbird.live.world import TABLES, World
 from tailorbird.process.attribution import mark_of
@@ -180,3 +181,27 @@ class House:
     def time(self, shift: float = 0.0) -> str:
         """Return the clock's time as ISO 8601, `shift` seconds on."""
         return format_time(self.clock.now() + shift)
+
+
+def folded(records: list[LogRecord]) -> World:
+    """Return the world of records, folded from the start as a server folds its log."""
+    log = MemoryLog()
+    for record in records:
+        log.append(*encode(record))
+    world = World(MemoryState(TABLES), holdout_share=0.5)
+    world.revocations.keep_apart(revoked_in(log))
+    fold = Fold(world, SECRET, log)
+    for record in log.read():
+        fold.apply(record)
+    world.checkpoint()
+    return world
+
+
+def records_of(house: House) -> list[LogRecord]:
+    """Return what the log of a house holds, oldest first."""
+    return [decode(record.kind, record.payload) for record in house.log.read()]
+
+
+def state_of(world: World, *but: str) -> dict[str, dict[str, bytes]]:
+    """Return all tables of a world, as they are stored, but those named."""
+    return {table: dict(world.store.scan(table)) for table in TABLES if table not in but}

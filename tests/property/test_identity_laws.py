@@ -8,14 +8,13 @@ from typing import Any
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.house import SECRET, House
+from tests.house import House, folded, records_of, state_of
 
 from tailorbird.features.state import ORDERS
 from tailorbird.live.identifiers import is_segment_type, kind_of
 from tailorbird.live.profiles import by_identifier
-from tailorbird.live.revocations import Pair, pair_of, revoked_in
-from tailorbird.live.world import TABLES, World
-from tailorbird.process.worker import Fold
+from tailorbird.live.revocations import Pair, pair_of
+from tailorbird.live.world import World
 from tailorbird.schema.identity import IdentityRules, check_rules, with_defaults
 from tailorbird.schema.profile import Profile
 from tailorbird.schema.records import (
@@ -24,10 +23,7 @@ from tailorbird.schema.records import (
     LinkRevoked,
     LogRecord,
     SuggestionRejected,
-    decode,
-    encode,
 )
-from tailorbird.stores.memory import MemoryLog, MemoryState
 
 DAY = 86_400.0
 TIGHT = {
@@ -144,28 +140,6 @@ def test_limits_hold_unique_values_stay_apart_and_everybody_is_one_person(histor
     for name, entry in house.world.identifiers.scan():
         assert entry.profile in everybody, f"{name} leads to nobody"
         assert name in everybody[entry.profile].identifiers or name.startswith("profile:")
-
-
-def folded(records: list[LogRecord]) -> World:
-    """Return the world of records, folded from the start as a server folds its log."""
-    log = MemoryLog()
-    for record in records:
-        log.append(*encode(record))
-    world = World(MemoryState(TABLES), holdout_share=0.5)
-    world.revocations.keep_apart(revoked_in(log))
-    fold = Fold(world, SECRET, log)
-    for record in log.read():
-        fold.apply(record)
-    world.checkpoint()
-    return world
-
-
-def records_of(house: House) -> list[LogRecord]:
-    return [decode(record.kind, record.payload) for record in house.log.read()]
-
-
-def state_of(world: World, *but: str) -> dict[str, dict[str, bytes]]:
-    return {table: dict(world.store.scan(table)) for table in TABLES if table not in but}
 
 
 @lawfully
