@@ -8,13 +8,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 from tests.e2e.clients import Clients
 from tests.e2e.proxy import RecordingProxy
 from tests.e2e.storefront import Site
+from tests.needs import absent
 from tests.serving import Server
 
 ROOT = Path(__file__).parents[2]
@@ -106,11 +106,3 @@ def site(node_clients: Clients, tmp_path_factory: pytest.TempPathFactory) -> Ite
     running = Site(folder)
     yield running
     running.close()
-
-
-def absent(what: str, remedy: str) -> NoReturn:
-    """Skip the test because something is not installed; fail it where CI promised that it is."""
-    reason = f"{what} not found: {remedy}"
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.needs import recorded
 from tests.serving import Server, free_port
 
 from tailorbird.app.datasets import complete_journey, load
-from tailorbird.app.datasets.shop import shared
 
 RUN_SECONDS_MAX = 150.0
 LINES = 2_500
@@ -122,9 +122,7 @@ def test_the_folder_still_says_the_same_when_it_is_served_again(figures, data):
 
 
 def test_a_recorded_log_is_sent_with_what_is_known_of_its_customers(tmp_path):
-    if shared(complete_journey.FOLDER) is None:
-        assert os.environ.get("CI") != "true", f"CI must have {complete_journey.FOLDER}"
-        pytest.skip(f"{complete_journey.FOLDER} is not here")
+    recorded(complete_journey.FOLDER)
     lines = 300
     shop = load("completejourney", lines)
     data = str(tmp_path / "data")

@@ -1,12 +1,10 @@
 """On recorded logs, split by time, the computed attributes beat what anybody would say without a model."""
 
-import os
-
 import pytest
+from tests.needs import recorded
 
 from tailorbird.app.computing import computed_models
 from tailorbird.app.datasets import complete_journey, load, online_retail
-from tailorbird.app.datasets.shop import shared
 
 LOGS = {"online-retail": online_retail.FILE, "completejourney": complete_journey.FOLDER}
 
@@ -14,10 +12,7 @@ LOGS = {"online-retail": online_retail.FILE, "completejourney": complete_journey
 @pytest.fixture(scope="module", params=LOGS)
 def models(request):
     """Return the models of one log by their keys, or skip by its name."""
-    path = LOGS[request.param]
-    if shared(path) is None:
-        assert os.environ.get("CI") != "true", f"CI must have {path}"
-        pytest.skip(f"{path} is not here")
+    recorded(LOGS[request.param])
     return {model.attribute.key: model for model in computed_models(load(request.param))}
 
 

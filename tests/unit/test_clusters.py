@@ -11,8 +11,10 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 from sklearn.metrics import adjusted_rand_score
+from tests.needs import recorded
 from tests.shoppers import KINDS, VARIABLES, shoppers
 
+from tailorbird.app.datasets import online_retail
 from tailorbird.errors import InvalidInputError
 from tailorbird.schema.clusters import Cluster, ClusterModel, ClusterSettings, Dbscan, Hdbscan, KMeans
 from tailorbird.segment.assigner import Assigner
@@ -20,7 +22,6 @@ from tailorbird.segment.choose import choose
 from tailorbird.segment.clusters import fit
 
 PEOPLE = 900
-LOG = Path(__file__).parents[3] / "shared/data/online-retail/online_retail.parquet"
 QUICK = KMeans(clusters_max=5, bootstraps=2)
 METHODS: tuple[ClusterSettings, ...] = (QUICK, Hdbscan(bootstraps=2), Dbscan(bootstraps=2))
 MATRIX, TRUTH = shoppers(np.random.default_rng(7), PEOPLE)
@@ -460,7 +461,7 @@ def test_the_guide_shows_the_defaults_and_names_every_setting():
 
 def customers() -> tuple[np.ndarray, tuple[str, ...]]:
     """Return recency, frequency, money and breadth of each customer of Online Retail."""
-    table = pyarrow.parquet.read_table(LOG).to_pandas().dropna(subset=["CustomerID"])
+    table = pyarrow.parquet.read_table(recorded(online_retail.FILE)).to_pandas().dropna(subset=["CustomerID"])
     bought = table[(table.Quantity > 0) & (table.UnitPrice > 0)]
     bought = bought.assign(
         value=bought.Quantity * bought.UnitPrice,
@@ -478,7 +479,6 @@ def customers() -> tuple[np.ndarray, tuple[str, ...]]:
     return np.column_stack(columns).astype(np.float32), names
 
 
-@pytest.mark.skipif(not LOG.exists(), reason="the Online Retail log is not here")
 def test_real_customers_fall_into_stable_clusters_that_keep_their_names():
     matrix, variables = customers()
     model = fitted(matrix, variables, KMeans(bootstraps=5))

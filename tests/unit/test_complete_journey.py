@@ -1,6 +1,5 @@
 """The Complete Journey log: what is read, what becomes an event, what is only said of a household."""
 
-import os
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -8,12 +7,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.needs import recorded
 
 from tailorbird.app import datasets
 from tailorbird.app.datasets import complete_journey, load
 from tailorbird.app.datasets.complete_journey import SENSITIVE_TRAITS, read_folder
 from tailorbird.app.datasets.events import events_of
-from tailorbird.app.datasets.shop import shared
 from tailorbird.errors import ConfigurationError
 
 # The log names no zone.
@@ -146,9 +145,7 @@ def test_where_the_folder_is_not_here_it_is_named(monkeypatch):
 
 
 def test_the_real_log_adds_up():
-    if shared(complete_journey.FOLDER) is None:
-        assert os.environ.get("CI") != "true", f"CI must have {complete_journey.FOLDER}"
-        pytest.skip(f"{complete_journey.FOLDER} is not here")
+    recorded(complete_journey.FOLDER)
     shop = load("completejourney", 5_000)
     assert shop.lines_read == 5_000
     assert shop.lines_count + sum(shop.left_out.values()) == 5_000

@@ -1,15 +1,14 @@
 """Datasets: what is read from an invoice log, what is left out, and what a basket becomes."""
 
-import os
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from tests.needs import recorded
 
 from tailorbird.app import datasets
 from tailorbird.app.datasets import load, online_retail
 from tailorbird.app.datasets.online_retail import category_of, read_log
-from tailorbird.app.datasets.shop import shared
 from tailorbird.app.datasets.simulated import simulate
 from tailorbird.errors import ConfigurationError
 
@@ -179,9 +178,7 @@ def test_no_basket_holds_an_item_twice():
 
 
 def test_the_real_log_adds_up():
-    if shared(online_retail.FILE) is None:
-        assert os.environ.get("CI") != "true", f"CI must have {online_retail.FILE}"
-        pytest.skip(f"{online_retail.FILE} is not here")
+    recorded(online_retail.FILE)
     shop = load("online-retail", 45_000)
     assert shop.lines_read == 45_000
     assert shop.lines_count + sum(shop.left_out.values()) == 45_000
