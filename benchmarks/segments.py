@@ -34,6 +34,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from benchmarks.machine import memory_mib
 from benchmarks.report import Figures, main
+from tailorbird.features.scalars import SCALARS
 from tailorbird.schema.clusters import ClusterModel, Hdbscan, KMeans
 from tailorbird.segment.assigner import Assigner
 from tailorbird.segment.clusters import fit
@@ -42,16 +43,6 @@ from tailorbird.segment.space import Floats
 PEOPLE, PEOPLE_FAST = 100_000, 10_000
 EVENTS, KINDS, FAVOURITES = 120, 5, 15
 WINDOWS = {"1h": 0.01, "1d": 0.03, "7d": 0.15, "30d": 0.45}  # And the share of events that lies in each.
-SCALARS = (
-    "sessions",
-    "session_depth",
-    "session_seconds",
-    "recency_seconds",
-    "tenure_seconds",
-    "value",
-    "orders",
-    "value_per_order",
-)
 FLAGS = 12
 SEED = 41
 ROWS = 5_000

@@ -12,7 +12,8 @@ import pytest
 from tailorbird.app.engine import Engine, Options, catch_up
 from tailorbird.app.keeper import Keeper
 from tailorbird.app.learner import Learner, LearnSettings
-from tailorbird.app.learning import LearnRequest, learn
+from tailorbird.app.learning import learn
+from tailorbird.app.lessons import LearnRequest
 from tailorbird.clock import ManualClock
 from tailorbird.decide.compiled import check
 from tailorbird.decide.visitor import Request

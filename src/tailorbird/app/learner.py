@@ -19,12 +19,13 @@ from typing import Any, Final
 import msgspec
 
 from tailorbird.app.engine import Engine
+from tailorbird.app.lessons import Learned, LearnRequest
 from tailorbird.errors import ConflictError, StorageError
 from tailorbird.limits import ARTIFACTS_KEPT_MAX, LEARN_WRITES
 from tailorbird.live.model_segments import ModelSegments
 from tailorbird.measure.worker import begin_child
-from tailorbird.schema.clusters import ClusterModel, ClusterSettings, ClustersFound
-from tailorbird.schema.computed import AttributesComputed, ComputedAttribute, ComputedModel, ComputedValue
+from tailorbird.schema.clusters import ClusterSettings, ClustersFound
+from tailorbird.schema.computed import AttributesComputed, ComputedAttribute, ComputedModel
 from tailorbird.train.skew import SkewReport
 
 logger = logging.getLogger("tailorbird")
@@ -58,17 +59,6 @@ class Account(msgspec.Struct, frozen=True, rename="camel"):
     failure: str = ""
     skew: SkewReport | None = None
     """How what sampled decisions were made with differs from what history says, variable by variable."""
-
-
-class _Learned(msgspec.Struct):
-    """As `learning.Learned`, which this process does not import."""
-
-    models: list[ComputedModel]
-    clusters: ClusterModel | None
-    values: dict[str, dict[str, ComputedValue]]
-    skipped: dict[str, str]
-    people: int
-    skew: SkewReport
 
 
 class Learner:
@@ -144,17 +134,17 @@ class Learner:
                 await asyncio.to_thread(self._keep, learned)
             return self.account
 
-    async def _ask(self) -> _Learned:
+    async def _ask(self) -> Learned:
         """Let a child learn, from what is committed by now."""
         await self._engine.checkpoint()
         settings = self._settings
         question = msgspec.json.encode(
-            {
-                "folder": str(self._engine.folder),
-                "attributes": settings.attributes,
-                "clusters": settings.clusters,
-                "gpc_opts_out": settings.gpc_opts_out,
-            }
+            LearnRequest(
+                folder=str(self._engine.folder),
+                attributes=settings.attributes,
+                clusters=settings.clusters,
+                gpc_opts_out=settings.gpc_opts_out,
+            )
         )
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(1, mp_context=context, initializer=begin_child, initargs=(15,))
@@ -167,9 +157,9 @@ class Learner:
                 _end(process)
         if isinstance(content, str):
             raise StorageError(content)
-        return msgspec.json.decode(content, type=_Learned)
+        return msgspec.json.decode(content, type=Learned)
 
-    async def _write(self, learned: _Learned, at: float) -> int:
+    async def _write(self, learned: Learned, at: float) -> int:
         """Log what was learned, some people between two turns of the loop; return how many."""
         engine = self._engine
         if learned.clusters is not None:
@@ -182,7 +172,7 @@ class Learner:
         await engine.durable()
         return len(learned.values)
 
-    def _keep(self, learned: _Learned) -> None:
+    def _keep(self, learned: Learned) -> None:
         """Write artifacts and account to the folder, and drop old ones."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
         for model in learned.models:
@@ -238,5 +228,5 @@ def _learn(question: bytes) -> bytes | str:
         learning: Any = importlib.import_module("tailorbird.app.learning")
     except ModuleNotFoundError as error:
         return f"learning needs the module {error.name}: pip install 'tailorbird[learn]'"
-    request = msgspec.json.decode(question, type=learning.LearnRequest)
+    request = msgspec.json.decode(question, type=LearnRequest)
     return msgspec.json.encode(learning.learn(request))

@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tailorbird.app.engine import current_state
+from tailorbird.app.lessons import Learned, LearnRequest
 from tailorbird.app.past import opened, rows_of, skew_of
 from tailorbird.errors import Fault, InvalidInputError
 from tailorbird.features.paths import number_of
@@ -22,7 +23,7 @@ from tailorbird.features.state import FIRST_SEEN
 from tailorbird.limits import LEARN_PEOPLE_MAX, LEARN_ROWS_MAX
 from tailorbird.live.variables import vector
 from tailorbird.live.world import TABLES, World
-from tailorbird.schema.clusters import ClusterModel, ClusterSettings
+from tailorbird.schema.clusters import ClusterModel
 from tailorbird.schema.computed import (
     ComputedAttribute,
     ComputedModel,
@@ -40,36 +41,11 @@ from tailorbird.segment.split import DAY_SECONDS, time_split
 from tailorbird.stores.history import LABELS, History
 from tailorbird.stores.sqlite import SqliteState
 from tailorbird.train.dataset import Past, features_as_of
-from tailorbird.train.skew import SkewReport
 
 CUT_DAYS = 7.0
 """Between cuts: a week, so that each falls on the same day of it."""
 _BATCH = 1_024
 _decode_event = msgspec.json.Decoder(Event).decode
-
-
-class LearnRequest(msgspec.Struct, frozen=True):
-    """What is to be learned."""
-
-    folder: str
-    attributes: tuple[ComputedAttribute, ...]
-    clusters: ClusterSettings | None
-    gpc_opts_out: bool = True
-    seed: int = 7
-
-
-class Learned(msgspec.Struct, frozen=True):
-    """What was learned."""
-
-    models: list[ComputedModel]
-    clusters: ClusterModel | None
-    values: dict[str, dict[str, ComputedValue]]
-    """By profile, what is to be logged: of accepted models only."""
-    skipped: dict[str, str]
-    """By attribute (or `clusters`), why nothing was learned of it."""
-    people: int
-    skew: SkewReport
-    """Of the variables that sampled decisions were made with."""
 
 
 class _Present(NamedTuple):
